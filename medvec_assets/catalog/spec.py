@@ -1,0 +1,134 @@
+"""What a dataset is, as data: one frozen, validated `DatasetSpec` per dataset.
+
+Belongs here: the vocabulary of specs and the rules a spec must satisfy by itself.
+Does not belong here: Dagster, I/O, network, torch; how a connector lists or a modality reads.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DATASET_ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+ENCODER_REF = re.compile(r"[a-z][a-z0-9_]*@[0-9]+")
+
+
+class AccessTier(StrEnum):
+    OPEN = "open"
+    REGISTERED = "registered"
+    CONTROLLED = "controlled"
+
+
+class Withdrawal(StrEnum):
+    """What happens to a subject that the source removes."""
+
+    ARCHIVE = "archive"  # leaves silver, gold and index; the manifest keeps a dated tombstone
+    ERASE = "erase"  # leaves every layer, bronze too
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Space(_Frozen):
+    """What makes two vectors comparable: one encoder at one version.
+
+    `index` settings are measured, not guessed: ef is the beam at which recall@10 holds (docs/benchmarks.md).
+    """
+
+    encoder: str = Field(description="registry reference, name@version")
+    hnsw_m: int = Field(default=16, ge=4, le=64)
+    ef_construction: int = Field(default=200, ge=16)
+    ef_search: int = Field(default=128, ge=16)
+
+    @field_validator("encoder")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not ENCODER_REF.fullmatch(value):
+            raise ValueError(f"encoder {value!r} must look like name@1")
+        return value
+
+    @property
+    def version(self) -> str:
+        """The key under which this space's rows stand in gold, side by side with other versions."""
+        return self.encoder
+
+
+class Freshness(_Frozen):
+    """How old a partition may be, and how often the source is looked at (cron, UTC)."""
+
+    max_age: timedelta
+    observe_cron: str
+
+
+class Sharding(_Frozen):
+    """When a cohort is split by one more bit of H(subject). 100 GB is a 10-60 minute GPU run (DESIGN 3)."""
+
+    max_objects: int = Field(default=50_000, ge=1)
+    max_bytes: int | None = Field(default=100_000_000_000, ge=1)
+
+
+class Residency(_Frozen):
+    """Where vectors may be: `anywhere`, with `holders` of an agreement, or only at one `enclave:<site>`."""
+
+    where: str = Field(default="anywhere", pattern=r"^(anywhere|holders|enclave:[a-z0-9_-]+)$")
+    agreement: str | None = None
+
+    @model_validator(mode="after")
+    def _agreement_named(self) -> Residency:
+        if self.where == "holders" and self.agreement is None:
+            raise ValueError("residency 'holders' needs the agreement that makes somebody a holder")
+        return self
+
+
+class DatasetSpec(_Frozen):
+    """One dataset, complete: the factory derives assets, checks, automation and docs from this and nothing else."""
+
+    id: str
+    source: str
+    title: str
+    citation: str
+    description: str
+    connector: str = Field(description="name in medvec_assets.connectors")
+    modality: str = Field(description="name in medvec_assets.modalities")
+    spaces: dict[str, Space]
+    licenses: frozenset[str] = Field(description="licences whose objects may become vectors; deny by default")
+    access_tier: AccessTier
+    residency: Residency = Residency()
+    withdrawal: Withdrawal = Withdrawal.ARCHIVE
+    sharding: Sharding = Sharding()
+    freshness: Freshness
+    owners: tuple[str, ...]
+    index_attributes: tuple[str, ...] = Field(description="record attributes that may stand in an index entity")
+    quarantine_threshold: float = Field(default=0.01, ge=0, le=1, description="share of objects; above it a check fails")
+    sample_cohorts: tuple[str, ...] | None = Field(
+        default=None, description="the cohorts `medvec run` takes without --all; None means every cohort"
+    )
+    kind: Literal["real", "synthetic"] = "real"
+
+    @field_validator("id", "source")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        if not DATASET_ID.fullmatch(value) or "__" in value:
+            raise ValueError(f"{value!r} must be lower_snake_case (it names tables, asset keys and collections)")
+        return value
+
+    @field_validator("spaces")
+    @classmethod
+    def _has_spaces(cls, value: dict[str, Space]) -> dict[str, Space]:
+        if not value:
+            raise ValueError("a dataset needs at least one space")
+        for name in value:
+            if not DATASET_ID.fullmatch(name):
+                raise ValueError(f"space {name!r} must be lower_snake_case")
+        return value
+
+    @model_validator(mode="after")
+    def _starts_with_source(self) -> DatasetSpec:
+        if not self.id.startswith(f"{self.source}_"):
+            raise ValueError(f"dataset id {self.id!r} must start with its source {self.source!r} and an underscore")
+        return self

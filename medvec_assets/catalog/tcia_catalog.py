@@ -1,0 +1,42 @@
+"""Every series of Imaging Data Commons, by its descriptor."""
+
+from datetime import timedelta
+
+from medvec_assets.catalog.spec import AccessTier, DatasetSpec, Freshness, Sharding, Space
+
+CC = frozenset({"CC BY 3.0", "CC BY 4.0", "CC BY-NC 3.0", "CC BY-NC 4.0"})
+
+TCIA_CATALOG = DatasetSpec(
+    id="tcia_catalog",
+    source="tcia",
+    title="TCIA series catalogue (Imaging Data Commons)",
+    citation="Fedorov A, et al. National Cancer Institute Imaging Data Commons. RadioGraphics 2023. doi:10.1148/rg.230180",
+    description="One record per DICOM series of the Imaging Data Commons index; the vector is of the series' descriptor "
+    "(modality, body part, series and study description, collection).",
+    connector="idc_index",
+    modality="series_descriptor",
+    spaces={"text": Space(encoder="minilm@1")},
+    licenses=CC | {"National Library of Medicine Terms and Conditions; May 21, 2019"},
+    access_tier=AccessTier.OPEN,
+    # A descriptor is a few hundred bytes whatever its series weighs: shards are sized by rows alone.
+    sharding=Sharding(max_objects=50_000, max_bytes=None),
+    freshness=Freshness(max_age=timedelta(days=120), observe_cron="0 6 * * 1"),
+    owners=("team:imaging",),
+    index_attributes=("modality", "body_part", "series_description", "study_description", "manufacturer", "instances"),
+    sample_cohorts=(
+        "acrin_flt_breast",
+        "breast_mri_nact_pilot",
+        "cmmd",
+        "ct_colonography",
+        "fdg_pet_ct_lesions",
+        "lctsc",
+        "lung_pet_ct_dx",
+        "prostate_diagnosis",
+        "qin_sarcoma",
+        "remind",
+        "tcga_lihc",
+        "tcga_ov",
+        "upenn_gbm",
+        "vestibular_schwannoma_seg",
+    ),
+)

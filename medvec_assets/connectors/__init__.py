@@ -1,0 +1,81 @@
+"""Connectors: one module per access protocol; list what a source publishes, read one object.
+
+Belongs here: how a source is listed and read, its versions and checksums. Does not belong here: what the bytes mean
+(modalities), which of them may be used (policy), or any write.
+
+A connector yields *listings*: polars frames with the columns of `LISTING`, one row per smallest thing the source
+versions. The manifest stage validates them, so a connector passes on what the source says, wrong or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+import polars as pl
+
+from resources.settings import Settings
+
+LISTING: dict[str, pl.DataType] = {
+    "object_id": pl.String(),  # stable over versions; a surrogate where the source's own name could identify
+    "cohort": pl.String(),
+    "uri": pl.String(),
+    "size_bytes": pl.Int64(),
+    "checksum": pl.String(),  # changes when, and only when, the object's content does
+    "checksum_kind": pl.String(),  # sha256 | md5 | etag | crdc_series_uuid
+    "media_type": pl.String(),
+    "license": pl.String(),
+    "access_tier": pl.String(),
+    "subject_ref": pl.String(),  # the source's own subject id: bronze only
+    "record_ref": pl.String(),  # objects with the same record_ref make one record (a series' instances)
+    "upstream_version": pl.String(),  # the release in which this object last changed
+    "first_seen_version": pl.String(),
+    "removed_in_version": pl.String(),  # null while it is published
+    "attributes": pl.String(),  # JSON object: the source's own columns that the modality needs
+}
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One object that could not be listed: becomes a quarantine row of stage `manifest`."""
+
+    object_id: str
+    code: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A piece of what a source publishes: `objects` has the columns of `LISTING`."""
+
+    objects: pl.DataFrame
+    rejected: tuple[Rejection, ...] = ()
+
+
+class Connector(Protocol):
+    """Made by `open_connector(spec.connector, settings, dataset_id)`; holds no open connection until it is used."""
+
+    def version(self) -> str:
+        """What the source has published, as one string; equal strings mean that nothing changed. Cheap."""
+        ...
+
+    def listings(self, previous: pl.DataFrame) -> Iterator[Listing]:
+        """Everything published now, in pieces. `previous` holds the last manifest's
+        (object_id, uri, size_bytes, checksum, checksum_kind, subject_ref, record_ref, attributes), possibly empty,
+        so that an object that has not changed is not read again."""
+        ...
+
+    def read(self, uri: str, *, max_bytes: int) -> bytes:
+        """One object's bytes. Raises ObjectRejected `object_missing` or `object_too_large` before taking memory."""
+        ...
+
+
+_MODULES = {"idc_index": "medvec_assets.connectors.idc_index", "dicom_objects": "medvec_assets.connectors.dicom_objects"}
+
+
+def open_connector(name: str, settings: Settings, dataset_id: str) -> Connector:
+    """The connector called `name` in a spec, for one dataset."""
+    connector: Connector = import_module(_MODULES[name]).open_connector(settings, dataset_id)
+    return connector

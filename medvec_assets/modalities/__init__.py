@@ -1,0 +1,78 @@
+"""Modalities: from a source's objects to a de-identified record and a model input. Pure: bytes come in through `read`.
+
+Belongs here: parsing, normalising, what may be kept of an object. Does not belong here: where objects are (connectors),
+encoders, Delta, Dagster.
+
+A modality declares `version` by hand: it moves when records would come out differently, and moving it costs no GPU
+hour unless the model input's digest moves too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+import polars as pl
+
+from medvec_assets.deid.pseudonyms import Pseudonyms
+
+ReadObject = Callable[[str], bytes]
+"""Reads one object by its manifest `uri`; verified against the manifest's checksum by the caller."""
+
+RECORD_FRAME: dict[str, pl.DataType] = {
+    "record_id": pl.String(),
+    "subject_key": pl.String(),
+    "object_ids": pl.List(pl.String()),
+    "cohort": pl.String(),
+    "modality": pl.String(),
+    "license": pl.String(),
+    "access_tier": pl.String(),
+    "text": pl.String(),  # null where the record has none
+    "attributes": pl.String(),  # JSON object, sorted keys, allow-listed
+    "payload_uri": pl.String(),
+    "deid_profile": pl.String(),
+    "deid_actions": pl.String(),  # JSON object: action -> count
+    "content_digests": pl.String(),  # JSON object: space -> digest of the model input
+}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One object (or record) that goes to quarantine, or is skipped by a rule."""
+
+    object_id: str
+    code: str
+    remedy: str
+    disposition: str = "quarantined"  # or "skipped"
+
+
+class Modality(Protocol):
+    version: str
+    deid_profile: str
+    input_versions: dict[str, str]
+    """space -> preprocessing version: part of every fingerprint of that space."""
+
+    def records(
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        """`objects`: manifest rows (all rows of a record_ref together). Returns a frame of RECORD_FRAME and every object that did not make it: objects = sum of object_ids + rejected."""
+        ...
+
+    def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
+        """One model input per row of `records` (columns of the records table, plus `object_uris`: list[str], the
+        manifest uris of its object_ids in order), or the reason there is none (`object_id` = record_id).
+        str for text encoders; uint8 array [224, 224, 3] for `image`. Its digest is in content_digests."""
+        ...
+
+
+_MODULES = {"series_descriptor": "medvec_assets.modalities.series_descriptor", "imaging": "medvec_assets.modalities.imaging"}
+
+
+@cache
+def modality(name: str) -> Modality:
+    """The modality called `name` in a spec."""
+    found: Modality = import_module(_MODULES[name]).MODALITY
+    return found

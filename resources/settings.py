@@ -1,0 +1,85 @@
+"""One typed Settings object, read from MEDVEC_* variables only.
+
+Belongs here: where things are and how big a bite to take. Settings choose resources, never which assets exist.
+Does not belong here: facts about datasets (catalog), defaults of an encoder (encoders).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resources.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """Everything that differs between a laptop, a cluster and an enclave.
+
+    `MEDVEC_HOME` holds what is local: the embedded lake and index, keys, Dagster's storage, the last run.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MEDVEC_", extra="ignore", frozen=True)
+
+    home: Path = Path(".medvec")
+    lake_uri: str = Field(default="", description="Delta tables: a folder or s3://; empty means HOME/lake")
+    index_uri: str = Field(default="", description="a folder (Milvus Lite, run by medvec) or http(s)://; empty: HOME/index")
+    index_token: SecretStr = SecretStr("")
+    sources: dict[str, str] = Field(default_factory=dict, description="dataset id -> URI read instead of its sample bundle")
+    weights: dict[str, str] = Field(default_factory=dict, description="encoder ref -> path or s3:// of its weights")
+    site: str = Field(default="anywhere", description="where this deployment runs; residency rules are checked against it")
+    agreements: frozenset[str] = Field(default_factory=frozenset, description="agreements on file, by id")
+    pseudonym_key: SecretStr | None = Field(default=None, description="hex; empty means HOME/keys/pseudonym.key")
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
+    threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")
+    decode_workers: int = Field(default=2, ge=1)
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8087, ge=0, le=65535)
+    dagster_port: int = Field(default=3087, ge=0, le=65535)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def lake(self) -> str:
+        return self.lake_uri or str(self.home / "lake")
+
+    @property
+    def index(self) -> str:
+        return self.index_uri or str(self.home / "index")
+
+    @property
+    def torch_threads(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @cached_property
+    def pseudonym_secret(self) -> bytes:
+        """The HMAC key of every pseudonym, 32 bytes. Made on first use, readable by the owner only."""
+        if self.pseudonym_key is not None:
+            try:
+                return bytes.fromhex(self.pseudonym_key.get_secret_value())
+            except ValueError:
+                raise ConfigError("MEDVEC_PSEUDONYM_KEY is not hexadecimal", remedy="give 64 hex digits") from None
+        return bytes.fromhex(secret_file(self.home / "keys" / "pseudonym.key"))
+
+
+def secret_file(path: Path) -> str:
+    """A secret of 32 random bytes in hex at `path`, made once with mode 0600; two first starts agree on one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32))
+        try:
+            os.link(draft, path)  # fails if another process was first: then theirs counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

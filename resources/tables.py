@@ -1,0 +1,193 @@
+"""The tables of the lake: name, columns, physical partitioning. Every schema change is made here.
+
+Belongs here: `TableSpec`s and the functions that name a dataset's tables. Does not belong here: reading or writing
+(lakehouse), or what the values mean for one modality.
+
+JSON columns (`attributes`, `content_digests`, `deid_actions`) hold one object with sorted keys; `{}` when empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_STR, _I64, _I32, _TS = pa.string(), pa.int64(), pa.int32(), pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One Delta table: `path` below the lake's root, its schema and the columns it is physically partitioned by."""
+
+    path: str
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+    stats_columns: tuple[str, ...] = ()
+    """Columns whose min/max may stand in Delta's log. Never text, subject or id columns: the log outlives a delete."""
+
+
+def _schema(*required: tuple[str, pa.DataType], optional: tuple[tuple[str, pa.DataType], ...] = ()) -> pa.Schema:
+    return pa.schema(
+        [pa.field(n, t, nullable=False) for n, t in required] + [pa.field(n, t, nullable=True) for n, t in optional]
+    )
+
+
+MANIFEST = _schema(
+    ("object_id", _STR),
+    ("cohort", _STR),
+    ("partition", _STR),
+    ("uri", _STR),
+    ("size_bytes", _I64),
+    ("checksum", _STR),
+    ("checksum_kind", _STR),
+    ("media_type", _STR),
+    ("license", _STR),
+    ("access_tier", _STR),
+    ("subject_ref", _STR),
+    ("record_ref", _STR),
+    ("upstream_version", _STR),
+    ("first_seen_version", _STR),
+    ("attributes", _STR),
+    optional=(("removed_in_version", _STR),),
+)
+PARTITIONS = _schema(
+    ("partition", _STR),
+    ("cohort", _STR),
+    ("prefix", _STR),
+    ("objects", _I64),
+    ("size_bytes", _I64),
+    ("content_digest", _STR),
+    ("upstream_version", _STR),
+    ("plan_version", _I64),
+)
+QUARANTINE = _schema(
+    ("object_id", _STR),
+    ("partition", _STR),
+    ("stage", _STR),
+    ("disposition", _STR),
+    ("code", _STR),
+    ("remedy", _STR),
+)
+RECORDS = _schema(
+    ("record_id", _STR),
+    ("subject_key", _STR),
+    ("cohort", _STR),
+    ("partition", _STR),
+    ("object_ids", pa.list_(_STR)),
+    ("modality", _STR),
+    ("license", _STR),
+    ("access_tier", _STR),
+    ("attributes", _STR),
+    ("payload_uri", _STR),
+    ("deid_profile", _STR),
+    ("deid_actions", _STR),
+    ("content_digests", _STR),
+    optional=(("text", _STR),),
+)
+EMBEDDINGS = _schema(
+    ("space_version", _STR),
+    ("partition", _STR),
+    ("vector_id", _STR),
+    ("record_id", _STR),
+    ("part_kind", _STR),
+    ("part_index", _I32),
+    ("part_locator", _STR),
+    ("subject_key", _STR),
+    ("cohort", _STR),
+    ("modality", _STR),
+    ("attributes", _STR),
+    ("encoder", _STR),
+    ("weights_digest", _STR),
+    ("dim", _I32),
+    ("vector", pa.list_(pa.float32())),
+    ("license", _STR),
+    ("access_tier", _STR),
+    ("content_digest", _STR),
+    ("fingerprint", _STR),
+    ("run_id", _STR),
+    ("created_at", _TS),
+)
+MATERIALIZATIONS = _schema(
+    ("dataset", _STR),
+    ("asset", _STR),
+    ("partition", _STR),
+    ("space_version", _STR),
+    ("sequence", _I64),
+    ("table_path", _STR),
+    ("table_version", _I64),
+    ("upstream_version", _STR),
+    ("run_id", _STR),
+    ("encoder", _STR),
+    ("weights_digest", _STR),
+    ("deid_profile", _STR),
+    ("code_version", _STR),
+    ("image_digest", _STR),
+    ("rows_in", _I64),
+    ("rows_out", _I64),
+    ("rows_computed", _I64),
+    ("rows_skipped", _I64),
+    ("rows_quarantined", _I64),
+    ("input_digest", _STR),
+    ("output_digest", _STR),
+    ("finished_at", _TS),
+    ("previous_hash", _STR),
+    ("row_hash", _STR),
+)
+INDEX_RECEIPTS = _schema(
+    ("dataset", _STR),
+    ("collection", _STR),
+    ("partition", _STR),
+    ("collection_uuid", _STR),
+    ("delta_version", _I64),
+    ("entities", _I64),
+    ("entities_digest", _STR),
+    ("run_id", _STR),
+    ("reconciled_at", _TS),
+)
+GENERATIONS = _schema(
+    ("dataset", _STR),
+    ("space", _STR),
+    ("access_tier", _STR),
+    ("generation", _I32),
+    ("space_version", _STR),
+    ("collection", _STR),
+    ("state", _STR),
+    ("created_at", _TS),
+)
+SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
+
+
+def manifest(dataset: str) -> TableSpec:
+    return TableSpec(f"bronze/{dataset}/manifest", MANIFEST, (), ("size_bytes",))
+
+
+def partitions(dataset: str) -> TableSpec:
+    return TableSpec(f"bronze/{dataset}/partitions", PARTITIONS, (), ("objects",))
+
+
+def quarantine(dataset: str) -> TableSpec:
+    return TableSpec(f"bronze/{dataset}/quarantine", QUARANTINE, (), ())
+
+
+def records(dataset: str) -> TableSpec:
+    return TableSpec(f"silver/{dataset}/records", RECORDS, ("partition",), ())
+
+
+def embeddings(dataset: str, space: str) -> TableSpec:
+    return TableSpec(f"gold/{dataset}/{space}_embeddings", EMBEDDINGS, ("space_version", "partition"), ("created_at",))
+
+
+def materializations() -> TableSpec:
+    return TableSpec("audit/materializations", MATERIALIZATIONS, ("dataset",), ("finished_at", "sequence"))
+
+
+def index_receipts() -> TableSpec:
+    return TableSpec("audit/index_receipts", INDEX_RECEIPTS, ("dataset",), ("reconciled_at",))
+
+
+def generations() -> TableSpec:
+    return TableSpec("audit/generations", GENERATIONS, ("dataset",), ("generation",))
+
+
+def suppression() -> TableSpec:
+    return TableSpec("audit/suppression", SUPPRESSION, (), ("since",))
