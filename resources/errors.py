@@ -2,6 +2,7 @@
 
     MedvecError                  code, message, remedy, retryable, status
     ├── ConfigError              the settings or the command line are wrong
+    │   └── QueryInvalid         a question that cannot be answered as it was asked
     ├── ObjectRejected           one object is bad: it goes to quarantine, its neighbours go on
     ├── SourceError              the source as a whole is not what it says: the run fails, nothing is committed
     ├── SourceUnavailable        the source does not answer now
@@ -41,6 +42,11 @@ class MedvecError(Exception):
 class ConfigError(MedvecError):
     code = "config"
     status = 400
+
+
+class QueryInvalid(ConfigError):
+    code = "query_invalid"
+    status = 422
 
 
 class ObjectRejected(MedvecError):

@@ -27,11 +27,17 @@ class Settings(BaseSettings):
 
     home: Path = Path(".medvec")
     lake_uri: str = Field(default="", description="Delta tables: a folder or s3://; empty means HOME/lake")
-    index_uri: str = Field(default="", description="a folder (Milvus Lite, run by medvec) or http(s)://; empty: HOME/index")
+    index_uri: str = Field(
+        default="", description="a folder (Milvus Lite, run by medvec) or http(s)://; empty: HOME/index"
+    )
     index_token: SecretStr = SecretStr("")
-    sources: dict[str, str] = Field(default_factory=dict, description="dataset id -> URI read instead of its sample bundle")
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="dataset id -> URI read instead of its sample bundle"
+    )
     weights: dict[str, str] = Field(default_factory=dict, description="encoder ref -> path or s3:// of its weights")
-    site: str = Field(default="anywhere", description="where this deployment runs; residency rules are checked against it")
+    site: str = Field(
+        default="anywhere", description="where this deployment runs; residency rules are checked against it"
+    )
     agreements: frozenset[str] = Field(default_factory=frozenset, description="agreements on file, by id")
     pseudonym_key: SecretStr | None = Field(default=None, description="hex; empty means HOME/keys/pseudonym.key")
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")

@@ -166,7 +166,7 @@ def partitions(dataset: str) -> TableSpec:
 
 
 def quarantine(dataset: str) -> TableSpec:
-    return TableSpec(f"bronze/{dataset}/quarantine", QUARANTINE, (), ())
+    return TableSpec(f"bronze/{dataset}/quarantine", QUARANTINE, ("stage", "partition"), ())
 
 
 def records(dataset: str) -> TableSpec:

@@ -1,0 +1,247 @@
+"""Checks of every dataset, derived from its spec. Blocking where a bad partition must not travel on.
+
+Belongs here: each check's rule as a function from tables to a `Finding`, and the specs the factory declares.
+Does not belong here: repairing anything, or rules of one modality (those reject objects in modalities).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
+
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.stages import embeddings, generations, manifest, quarantine, records, vectors
+from medvec_assets.stages.context import Context
+from resources import tables
+from resources.tables import TableSpec
+
+UNIT_NORM_TOLERANCE = 1e-3
+MAX_NAMED = 10  # a failing check names at most so many partitions or ids
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's answer. `remedy` is shown when it failed; numbers go to the check's metadata."""
+
+    name: str
+    passed: bool
+    remedy: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+# name -> (description, blocking), by the asset the check stands on
+MANIFEST_CHECKS = {
+    "schema": ("Columns, types and nullability are the declared ones.", True),
+    "unique_keys": ("No object id stands twice.", True),
+    "plan_adds_up": ("Every published object is in exactly one planned partition.", True),
+    "quarantine_share": ("The share of listed objects in quarantine is under the spec's threshold.", True),
+}
+RECORDS_CHECKS = {
+    "schema": ("Columns, types and nullability are the declared ones.", True),
+    "unique_keys": ("No record id stands twice.", True),
+    "counts_add_up": ("Objects = objects in records + quarantined + skipped by rule.", True),
+    "license_allowed": ("Every record's licence is one the spec allows.", True),
+    "quarantine_share": ("The share of objects in quarantine is under the spec's threshold.", True),
+}
+EMBEDDINGS_CHECKS = {
+    "schema": ("Columns, types and nullability are the declared ones.", True),
+    "unique_keys": ("No vector id stands twice within a space version.", True),
+    "counts_add_up": ("Records = embeddings + quarantined, in every space version.", True),
+    "vectors_valid": ("Every vector has the encoder's dimension, unit norm and no NaN.", True),
+}
+VECTORS_CHECKS = {
+    "index_reconciled": ("The index holds exactly the entities that gold says, by receipt and count.", True),
+}
+FRESHNESS_CHECK = "partitions_fresh"
+
+
+def specs(
+    asset: dg.AssetKey, named: Mapping[str, tuple[str, bool]], partitions_def: dg.PartitionsDefinition | None
+) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking, partitions_def=partitions_def)
+        for name, (description, blocking) in named.items()
+    ]
+
+
+def results(findings: Iterator[Finding]) -> Iterator[dg.AssetCheckResult]:
+    for found in findings:
+        metadata = dict(found.numbers) | ({} if found.passed else {"what to do": found.remedy})
+        yield dg.AssetCheckResult(check_name=found.name, passed=found.passed, metadata=metadata)
+
+
+def of_manifest(ctx: Context, spec: DatasetSpec) -> Iterator[Finding]:
+    table = tables.manifest(spec.id)
+    yield _schema(ctx, table, None)
+    snapshot = ctx.lake.snapshot(table)
+    assert snapshot is not None
+    objects = snapshot.read(["object_id", "removed_in_version"])
+    yield _unique("unique_keys", objects["object_id"])
+    published = objects["removed_in_version"].null_count()
+    planned = int(manifest.current_plan(ctx, spec)["objects"].sum())
+    numbers = {"published": published, "planned": planned}
+    yield Finding(
+        "plan_adds_up", published == planned, "materialize the manifest again; if it stays, report it", numbers
+    )
+    bad = quarantine.read(ctx, spec, manifest.ASSET).height
+    yield _share(spec, bad, published + bad)
+
+
+def of_records(ctx: Context, spec: DatasetSpec, partition: str) -> Iterator[Finding]:
+    table, where = tables.records(spec.id), pc.field("partition") == partition
+    yield _schema(ctx, table, where)
+    snapshot, listed = ctx.lake.snapshot(table), ctx.lake.snapshot(tables.manifest(spec.id))
+    assert snapshot is not None and listed is not None
+    rows = snapshot.read(["record_id", "object_ids", "license"], where)
+    yield _unique("unique_keys", rows["record_id"])
+    objects = listed.count(where & pc.field("removed_in_version").is_null())
+    kept = int(rows["object_ids"].list.len().sum())
+    aside = dict(quarantine.read(ctx, spec, records.ASSET, partition)["disposition"].value_counts().rows())
+    numbers = {
+        "objects": objects,
+        "in_records": kept,
+        **{name: aside.get(name, 0) for name in ("quarantined", "skipped")},
+    }
+    remedy = "materialize the records of this partition again; if it stays, the modality loses objects: report it"
+    yield Finding("counts_add_up", objects == kept + sum(aside.values()), remedy, numbers)
+    foreign = rows.filter(~pl.col("license").is_in(sorted(spec.licenses)))["license"].unique().to_list()
+    remedy = "remove these records or allow their licence in the spec after reading its terms"
+    yield Finding("license_allowed", not foreign, remedy, {"licenses_not_allowed": foreign[:MAX_NAMED]})
+    yield _share(spec, aside.get("quarantined", 0), objects)
+
+
+def of_embeddings(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> Iterator[Finding]:
+    table = tables.embeddings(spec.id, space)
+    yield _schema(ctx, table, pc.field("partition") == partition)
+    counts: dict[str, int] = {}
+    repeated, expected = 0, _records_with_input(ctx, spec, space, partition)
+    held = quarantine.read(ctx, spec, embeddings.asset_name(space), partition).height
+    invalid = 0
+    for version in generations.maintained_versions(ctx, spec, space):
+        ids: list[str] = []
+        dim = embeddings.target(ctx, spec, space, version).card.dim
+        for found, bad in _vector_pieces(ctx, table, version, partition, dim):
+            ids += found
+            invalid += bad
+        counts[version] = len(ids)
+        repeated += len(ids) - len(set(ids))
+    yield Finding(
+        "unique_keys", repeated == 0, "materialize this partition again; if it stays, report it", {"repeated": repeated}
+    )
+    adds_up = all(count + held == expected for count in counts.values())
+    remedy = "materialize this partition again; rows are missing or too many"
+    yield Finding("counts_add_up", adds_up, remedy, {"records": expected, "quarantined": held, **counts})
+    remedy = "the encoder's output or the table was damaged: re-run with verified weights, then materialize again"
+    yield Finding("vectors_valid", invalid == 0, remedy, {"invalid": invalid})
+
+
+def of_vectors(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> Iterator[Finding]:
+    assert ctx.index is not None
+    gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
+    found = vectors.receipts(ctx, spec)
+    wrong: list[str] = []
+    desired_count = 0
+    for generation in generations.of_space(ctx, spec, space):
+        if generation["state"] not in generations.MAINTAINED or gold is None:
+            continue
+        name = generation["collection"]
+        desired = vectors.desired_entities(spec, gold, generation["space_version"], partition)
+        desired = desired.filter(pl.col("access_tier") == generation["access_tier"])
+        digest = vectors.entities_digest(dict(desired.select("entity_id", "row_fingerprint").rows()))
+        info, receipt = ctx.index.describe(name), found.get((name, partition))
+        desired_count += desired.height
+        if info is None or receipt is None or not vectors.agrees(ctx.index, info, receipt, digest):
+            wrong.append(name)
+    remedy = f"medvec sync --dataset {spec.id} --full"
+    yield Finding("index_reconciled", not wrong, remedy, {"entities": desired_count, "collections_that_differ": wrong})
+
+
+def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
+    """Per partition: made from the upstream version published now, and not older than the spec says.
+
+    Dagster's own FreshnessPolicy looks at an asset's last materialization only: a backfill of one old shard makes
+    everything fresh.
+    """
+    published = ctx.connector(spec).version()
+    plan = manifest.current_plan(ctx, spec)
+    heads = ctx.audit.latest(spec.id)
+    listed = heads.get((manifest.ASSET, "-", "-"))
+    behind, stale = [], []
+    for row in plan.iter_rows(named=True):
+        head = heads.get((records.ASSET, "-", row["partition"]))
+        if head is None:
+            continue  # never asked for; `medvec partitions` shows it
+        if head["input_digest"] != records.expected_input(ctx, spec, row["content_digest"]):
+            behind.append(row["partition"])
+        # A partition whose content did not change is as fresh as the last look at the source.
+        elif listed is None or now - listed["finished_at"].astimezone(UTC) > spec.freshness.max_age:
+            stale.append(row["partition"])
+    current = listed is not None and listed["upstream_version"] == published
+    numbers = {
+        "upstream_version_published": published,
+        "upstream_version_listed": listed["upstream_version"] if listed is not None else "never",
+        "partitions_behind": len(behind),
+        "partitions_too_old": len(stale),
+        "for_example": (behind + stale)[:MAX_NAMED],
+    }
+    remedy = f"medvec run --dataset {spec.id}"
+    return Finding(FRESHNESS_CHECK, current and not behind and not stale, remedy, numbers)
+
+
+def _schema(ctx: Context, table: TableSpec, where: pc.Expression | None) -> Finding:
+    snapshot = ctx.lake.snapshot(table)
+    if snapshot is None:
+        return Finding("schema", False, "materialize the asset: its table does not exist", {})
+    drift = snapshot.schema_drift()
+    required = [name for name in table.schema.names if not table.schema.field(name).nullable]
+    nulls = pc.field(required[0]).is_null()
+    for name in required[1:]:
+        nulls = nulls | pc.field(name).is_null()
+    rows = snapshot.count(nulls if where is None else where & nulls)
+    remedy = (
+        "the table was written by another version of medvec: rebuild it, or migrate it where resources/tables.py says"
+    )
+    return Finding("schema", not drift and rows == 0, remedy, {"drift": drift, "rows_with_nulls": rows})
+
+
+def _unique(name: str, keys: pl.Series) -> Finding:
+    repeated = keys.filter(keys.is_duplicated()).n_unique() if keys.len() else 0
+    return Finding(name, repeated == 0, "materialize again; if it stays, report it", {"repeated": repeated})
+
+
+def _share(spec: DatasetSpec, bad: int, total: int) -> Finding:
+    share = bad / total if total else 0.0
+    remedy = "look at the codes in the quarantine table; mend the source or the parser, or raise the spec's threshold"
+    numbers = {"quarantined": bad, "objects": total, "share": round(share, 4), "threshold": spec.quarantine_threshold}
+    return Finding("quarantine_share", share <= spec.quarantine_threshold, remedy, numbers)
+
+
+def _records_with_input(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> int:
+    snapshot = ctx.lake.snapshot(tables.records(spec.id))
+    assert snapshot is not None
+    digests = snapshot.read(["content_digests"], pc.field("partition") == partition)["content_digests"]
+    return digests.len() - digests.str.json_path_match(f"$.{space}").null_count()
+
+
+def _vector_pieces(
+    ctx: Context, table: TableSpec, version: str, partition: str, dim: int
+) -> Iterator[tuple[list[str], int]]:
+    """(vector ids, how many of their vectors are wrong), a batch at a time."""
+    snapshot = ctx.lake.snapshot(table)
+    assert snapshot is not None
+    where = (pc.field("space_version") == version) & (pc.field("partition") == partition)
+    for batch in snapshot.scan(["vector_id", "vector"], where):
+        lengths = pc.list_value_length(batch["vector"]).to_numpy(zero_copy_only=False)
+        bad = int((lengths != dim).sum())
+        if not bad:
+            block = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+            norms = np.linalg.norm(block, axis=1)
+            bad = int((~(np.abs(norms - 1) <= UNIT_NORM_TOLERANCE)).sum())  # NaN compares false: counted
+        yield batch["vector_id"].to_pylist(), bad

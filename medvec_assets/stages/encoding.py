@@ -1,0 +1,138 @@
+"""From records to vectors: windows of model inputs, prepared by decode workers while the encoder works on the last.
+
+Belongs here: windowing, prefetch, isolating one bad input. Does not belong here: which records (embeddings stage).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.modalities import ReadObject, Rejected, modality
+from medvec_assets.stages.context import Context
+from resources import encoders, tables
+from resources.errors import IntegrityError
+from resources.lakehouse import Snapshot
+
+if TYPE_CHECKING:
+    from medvec_assets.stages.embeddings import Target
+
+# The encoder sorts a window's texts by length: 4,096 keep its padding at what a full sort would give (docs/benchmarks.md).
+# An image window is 256 x 150 kB of input: two in flight are 77 MB.
+WINDOW = {"text": 4_096, "image": 256}
+_JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests")
+
+
+@dataclass
+class Encoded:
+    """`known`: fingerprints that were not computed here; `rejected`: records whose input could not be encoded."""
+
+    known: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def jobs(
+    ctx: Context, spec: DatasetSpec, partition: str, records: Snapshot, missing: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """The records to encode, streamed: _JOB_COLUMNS, `object_uris` and `fingerprint`."""
+    fingerprint = dict(missing.select("record_id", "fingerprint").rows())
+    uris = _object_uris(ctx, spec, partition)
+    for batch in records.scan(_JOB_COLUMNS, pc.field("partition") == partition):
+        frame = pl.from_arrow(batch)
+        assert isinstance(frame, pl.DataFrame)
+        frame = frame.filter(pl.col("record_id").is_in(list(fingerprint)))
+        if frame.is_empty():
+            continue
+        yield frame.with_columns(
+            pl.col("record_id").replace_strict(fingerprint, return_dtype=pl.String).alias("fingerprint"),
+            pl.Series(
+                "object_uris", [[uris.get(o, "") for o in ids] for ids in frame["object_ids"]], pl.List(pl.String)
+            ),
+        )
+
+
+def encode(
+    ctx: Context, aim: Target, partition: str, frames: Iterator[pl.DataFrame], read: ReadObject, total: int
+) -> Iterator[tuple[list[str], NDArray[np.float32], list[Rejected]]]:
+    """Yields (fingerprints, float32 [n, dim], rejected) a window at a time."""
+    form = modality(aim.spec.modality)
+    encoder = encoders.load(aim.card.ref, ctx.settings)
+    workers = ctx.settings.decode_workers
+    done = 0
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        for window, inputs in _prefetched(
+            pool, frames, aim, workers, lambda rows: form.model_inputs(rows, aim.space, read)
+        ):
+            usable = [i for i, item in enumerate(inputs) if not isinstance(item, Rejected)]
+            rejected = [item for item in inputs if isinstance(item, Rejected)]
+            names = window["fingerprint"].to_list()
+            records = window["record_id"].to_list()
+            good, vectors, failed = _encode_all(encoder, [inputs[i] for i in usable], [records[i] for i in usable])
+            yield [names[usable[i]] for i in good], vectors, rejected + failed
+            done += window.height
+            ctx.progress(f"{aim.spec.id} {partition} {aim.space} embeddings", done, total)
+
+
+def _prefetched(
+    pool: ThreadPoolExecutor, frames: Iterator[pl.DataFrame], aim: Target, workers: int, prepare: Any
+) -> Iterator[tuple[pl.DataFrame, list[Any]]]:
+    """Prepare the next window's inputs, in one slice per worker, while the caller encodes this one."""
+    ahead: deque[tuple[pl.DataFrame, list[Future[Any]]]] = deque()
+    for window in _windows(frames, WINDOW[aim.card.input_kind]):
+        step = max(1, -(-window.height // workers))
+        ahead.append((window, [pool.submit(prepare, piece) for piece in window.iter_slices(step)]))
+        if len(ahead) > 1:
+            yield _collected(*ahead.popleft())
+    while ahead:
+        yield _collected(*ahead.popleft())
+
+
+def _collected(window: pl.DataFrame, parts: list[Future[Any]]) -> tuple[pl.DataFrame, list[Any]]:
+    return window, [item for part in parts for item in part.result()]
+
+
+def _windows(frames: Iterator[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for frame in frames:
+        held.append(frame)
+        rows += frame.height
+        while rows >= size:
+            joined = pl.concat(held)
+            yield joined.head(size)
+            held, rows = [joined.slice(size)], rows - size
+    if rows:
+        yield pl.concat(held)
+
+
+def _encode_all(
+    encoder: encoders.Encoder, inputs: list[Any], records: list[str]
+) -> tuple[list[int], NDArray[np.float32], list[Rejected]]:
+    """Encode a window; if the encoder refuses it, halve it until the one bad input stands alone."""
+    try:
+        return list(range(len(inputs))), encoder.encode(inputs), []
+    except IntegrityError as error:
+        if not error.code.startswith("encoder_"):  # the weights, not an input
+            raise
+        if len(inputs) == 1:
+            return [], np.empty((0, encoder.card.dim), np.float32), [Rejected(records[0], error.code, error.remedy)]
+        middle = len(inputs) // 2
+        left, left_vectors, left_failed = _encode_all(encoder, inputs[:middle], records[:middle])
+        right, right_vectors, right_failed = _encode_all(encoder, inputs[middle:], records[middle:])
+        good = left + [i + middle for i in right]
+        return good, np.concatenate([left_vectors, right_vectors]), left_failed + right_failed
+
+
+def _object_uris(ctx: Context, spec: DatasetSpec, partition: str) -> dict[str, str]:
+    manifest = ctx.lake.snapshot(tables.manifest(spec.id))
+    assert manifest is not None
+    return dict(manifest.read(["object_id", "uri"], pc.field("partition") == partition).rows())

@@ -1,0 +1,231 @@
+"""The manifest stage: what the source publishes, validated, planned into partitions.
+
+Belongs here: rules every listing must satisfy whatever its connector, tombstones, the plan's commit.
+Does not belong here: protocols (connectors), the arithmetic of plans (partitions).
+
+Three tables are written, each atomically and in this order: quarantine, manifest, partitions. The plan is last because
+it is what the rest of the chain reads: a run killed in between leaves the old plan, and the next run repeats the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from medvec_assets import fingerprints, partitions
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.connectors import LISTING, Listing, Rejection
+from medvec_assets.partitions import Leaves, Partition
+from medvec_assets.stages import quarantine
+from medvec_assets.stages.context import Context, Outcome
+from resources import tables
+from resources.errors import SourceError
+
+VERSION = "manifest-1"
+ASSET = "manifest"
+UNASSIGNED = "unassigned"  # quarantine's partition for objects that never reached the plan
+MAX_ID_CHARS = 256
+MAX_URI_CHARS = 2_048
+# Fewer than this share of a listing valid means the source is not what it says (schema drift), not that rows are bad.
+MIN_VALID_SHARE = 0.5
+_REQUIRED = ("object_id", "cohort", "uri", "checksum", "license", "access_tier", "subject_ref", "record_ref")
+_PREVIOUS = ("object_id", "uri", "size_bytes", "checksum", "checksum_kind", "subject_ref", "record_ref", "attributes")
+_REMEDIES = {
+    "missing_field": "the source published this row without a required field; it is listed again at the next refresh",
+    "field_too_long": f"ids are at most {MAX_ID_CHARS} characters and URIs {MAX_URI_CHARS}; ask the source to correct it",
+    "control_characters": "ids, cohorts and URIs hold printable characters only; ask the source to correct it",
+    "bad_cohort": "a cohort is made of letters, digits, _ and -; ask the source or rename the folder",
+    "negative_size": "a size is zero or more bytes; ask the source to correct it",
+    "duplicate_object_id": "an object id stands for one object; ask the source which one is meant",
+}
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """The outcome, the plan that now stands and the partitions whose content differs from the last plan's."""
+
+    outcome: Outcome
+    plan: pl.DataFrame
+    changed_partitions: tuple[str, ...]
+    upstream_version: str
+
+
+def current_plan(ctx: Context, spec: DatasetSpec) -> pl.DataFrame:
+    """The committed plan (columns of bronze/<dataset>/partitions), empty before the first refresh."""
+    snapshot = ctx.lake.snapshot(tables.partitions(spec.id))
+    return snapshot.read() if snapshot else pl.DataFrame(schema=pl.Schema(tables.PARTITIONS))
+
+
+def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Refreshed:
+    """Bring manifest and plan up to what the source publishes now. `split` names partitions to halve by hand."""
+    ctx.require_allowed(spec)
+    connector = ctx.connector(spec)
+    version = connector.version()
+    plan = current_plan(ctx, spec)
+    key = fingerprints.input_digest(VERSION, version, spec.connector, spec.sharding.model_dump_json())
+    head = ctx.audit.latest(spec.id).get((ASSET, "-", "-"))
+    if head is not None and head["input_digest"] == key and plan.height and not split:
+        return _unchanged(head, plan, version)
+
+    base = ctx.lake.ensure(tables.manifest(spec.id))
+    published, rejected = _listed(ctx, spec, base.read(_PREVIOUS))
+    objects = _with_tombstones(published, base.read(), version)
+    alive = objects.filter(pl.col("removed_in_version").is_null())
+    planned = [Partition.parse(name) for name in plan["partition"]]
+    leaves = partitions.plan(alive, planned, spec.sharding, spec.source)
+    for name in split:
+        leaves = partitions.split(leaves, Partition.parse(name))
+    objects = objects.with_columns(partitions.assign(objects, leaves, spec.source).alias("partition"))
+    digests = partitions.content_digests(objects)
+    new_plan = _plan_rows(leaves, digests, version, plan)
+
+    quarantine.replace(ctx, spec, ASSET, UNASSIGNED, [(r.object_id, "quarantined", r.code, r.remedy) for r in rejected])
+    changed = _changed(plan, new_plan)
+    content = fingerprints.set_digest(f"{p}\x1f{d}" for p, d in new_plan.select("partition", "content_digest").rows())
+    table_version = base.version
+    moved = bool(changed) or set(plan["partition"]) != set(new_plan["partition"])
+    if moved:
+        facts = {"asset": ASSET, "run_id": ctx.run_id, "upstream_version": version}
+        ordered = objects.sort("partition", "record_ref", "object_id").select(tables.MANIFEST.names)
+        table_version = ctx.lake.replace(base, {}, _batches(ordered, tables.MANIFEST), facts).version
+        plan_base = ctx.lake.ensure(tables.partitions(spec.id))
+        ctx.lake.replace(plan_base, {}, _batches(new_plan, tables.PARTITIONS), facts)
+    outcome = Outcome(
+        table_path=tables.manifest(spec.id).path,
+        table_version=table_version,
+        changed=moved,
+        rows_in=published.height + len(rejected),
+        rows_out=objects.height,
+        quarantined=len(rejected),
+        input_digest=key,
+        output_digest=content,
+    )
+    ctx.record(
+        dataset=spec.id,
+        asset=ASSET,
+        partition="-",
+        table_path=outcome.table_path,
+        table_version=table_version,
+        upstream_version=version,
+        rows_in=outcome.rows_in,
+        rows_out=outcome.rows_out,
+        rows_quarantined=outcome.quarantined,
+        input_digest=key,
+        output_digest=content,
+    )
+    return Refreshed(outcome, new_plan, changed, version)
+
+
+def _unchanged(head: dict[str, object], plan: pl.DataFrame, version: str) -> Refreshed:
+    outcome = Outcome(
+        table_path=str(head["table_path"]),
+        table_version=int(str(head["table_version"])),
+        changed=False,
+        rows_in=int(str(head["rows_in"])),
+        rows_out=int(str(head["rows_out"])),
+        skipped=int(str(head["rows_out"])),
+        quarantined=int(str(head["rows_quarantined"])),
+        input_digest=str(head["input_digest"]),
+        output_digest=str(head["output_digest"]),
+    )
+    return Refreshed(outcome, plan, (), version)
+
+
+def _listed(ctx: Context, spec: DatasetSpec, previous: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
+    pieces: list[pl.DataFrame] = []
+    rejected: list[Rejection] = []
+    for listing in ctx.connector(spec).listings(previous):
+        valid, refused = validated(listing)
+        pieces.append(valid)
+        rejected.extend(refused)
+        ctx.progress(f"{spec.id} manifest", sum(p.height for p in pieces), 0)
+    objects = pl.concat(pieces) if pieces else pl.DataFrame(schema=LISTING)
+    objects, duplicates = _without_duplicates(objects)
+    rejected.extend(duplicates)
+    total = objects.height + len(rejected)
+    if total and objects.height / total < MIN_VALID_SHARE:
+        codes = pl.Series([r.code for r in rejected]).value_counts(sort=True).rows()
+        raise SourceError(
+            f"dataset {spec.id}: only {objects.height} of {total} listed objects satisfy the listing's rules {codes}",
+            remedy="the source's layout has probably changed; compare its columns with the connector, then run again",
+        )
+    if not total:
+        raise SourceError(
+            f"dataset {spec.id}: the source lists no object at all",
+            remedy="check the URI in MEDVEC_SOURCES and the credentials; an emptied source must be confirmed by hand",
+        )
+    return objects, rejected
+
+
+def validated(listing: Listing) -> tuple[pl.DataFrame, list[Rejection]]:
+    """Split a listing into rows that satisfy every rule and rejections that name the first rule broken."""
+    objects = listing.objects.select([pl.col(name).cast(kind) for name, kind in LISTING.items()])
+    text = pl.concat_str([pl.col(name) for name in _REQUIRED])
+    ids = [pl.col(name).str.len_chars() > MAX_ID_CHARS for name in ("object_id", "cohort", "subject_ref", "record_ref")]
+    rule = (
+        pl.when(pl.any_horizontal([pl.col(n).is_null() | (pl.col(n) == "") for n in (*_REQUIRED, "upstream_version")]))
+        .then(pl.lit("missing_field"))
+        .when(pl.any_horizontal([*ids, pl.col("uri").str.len_chars() > MAX_URI_CHARS]))
+        .then(pl.lit("field_too_long"))
+        .when(text.str.contains(r"[\x00-\x1f\x7f]"))
+        .then(pl.lit("control_characters"))
+        .when(~pl.col("cohort").str.contains(r"^[A-Za-z0-9_-]+$"))
+        .then(pl.lit("bad_cohort"))
+        .when(pl.col("size_bytes").is_null() | (pl.col("size_bytes") < 0))
+        .then(pl.lit("negative_size"))
+    )
+    judged = objects.with_columns(rule.alias("_code"))
+    broken = judged.filter(pl.col("_code").is_not_null()).select("object_id", "_code").with_row_index("_row")
+    refused = [_rejection(row["object_id"], row["_code"], row["_row"]) for row in broken.iter_rows(named=True)]
+    return judged.filter(pl.col("_code").is_null()).drop("_code"), [*listing.rejected, *refused]
+
+
+def _rejection(object_id: str | None, code: str, row: int) -> Rejection:
+    # An id that breaks a rule is not repeated: over-long or unprintable text does not belong in a table of its own.
+    usable = object_id and code not in ("field_too_long", "control_characters")
+    return Rejection(object_id if usable and object_id else f"row-{row}", code, _REMEDIES[code])
+
+
+def _without_duplicates(objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
+    repeated = objects.filter(pl.col("object_id").is_duplicated())["object_id"]
+    if repeated.is_empty():
+        return objects, []
+    kept = objects.filter(~pl.col("object_id").is_in(repeated.unique().implode()))
+    code = "duplicate_object_id"
+    return kept, [Rejection(object_id, code, _REMEDIES[code]) for object_id in repeated]
+
+
+def _with_tombstones(published: pl.DataFrame, previous: pl.DataFrame, version: str) -> pl.DataFrame:
+    """Published objects, and those that were here before and are not published any more, dated."""
+    gone = previous.join(published, on="object_id", how="anti").with_columns(
+        pl.coalesce("removed_in_version", pl.lit(version)).alias("removed_in_version")
+    )
+    return pl.concat([published, gone.select(published.columns)])
+
+
+def _plan_rows(leaves: Leaves, digests: pl.DataFrame, version: str, plan: pl.DataFrame) -> pl.DataFrame:
+    before = int(str(plan["plan_version"].max())) if plan.height else 0
+    names = [str(leaf) for leaf in leaves]
+    moved = set(plan["partition"]) != set(names)
+    frame = pl.DataFrame(
+        {"partition": names, "cohort": [leaf.cohort for leaf in leaves], "prefix": [leaf.prefix for leaf in leaves]}
+    )
+    rows = frame.join(digests, on="partition", how="left").with_columns(
+        pl.col("objects", "size_bytes").fill_null(0),
+        pl.col("content_digest").fill_null(fingerprints.input_digest("empty")),
+        pl.lit(version).alias("upstream_version"),
+        pl.lit(before + 1 if moved else before).cast(pl.Int64).alias("plan_version"),
+    )
+    return rows.sort("partition").select([pl.col(n).cast(t) for n, t in pl.Schema(tables.PARTITIONS).items()])
+
+
+def _changed(before: pl.DataFrame, after: pl.DataFrame) -> tuple[str, ...]:
+    known = dict(before.select("partition", "content_digest").rows())
+    pairs = after.select("partition", "content_digest").rows()
+    return tuple(name for name, digest in pairs if known.get(name) != digest)
+
+
+def _batches(frame: pl.DataFrame, schema: pa.Schema) -> list[pa.RecordBatch]:
+    return frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)

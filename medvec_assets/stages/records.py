@@ -1,0 +1,257 @@
+"""The records stage: a partition's objects become de-identified, normalised records.
+
+Belongs here: rules that hold for every modality (licence, suppression, checksum, counts that add up), the commit.
+Does not belong here: parsing or normalising (modalities), what may be kept of an object (deid).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from medvec_assets import fingerprints
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.modalities import RECORD_FRAME, Modality, ReadObject, Rejected, modality
+from medvec_assets.stages import quarantine
+from medvec_assets.stages.context import Context, Outcome
+from resources import tables
+from resources.errors import NotFound, ObjectRejected, SourceError
+from resources.lakehouse import Snapshot
+
+ASSET = "records"
+CHUNK_OBJECTS = 4_096  # per call of a modality; a series is never cut
+MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; larger is refused before it is read
+
+
+def expected_input(ctx: Context, spec: DatasetSpec, planned_digest: str) -> str:
+    """Digest of everything that decides a partition's records."""
+    form = modality(spec.modality)
+    return fingerprints.input_digest(
+        ASSET, planned_digest, form.version, form.deid_profile, *sorted(spec.licenses), _suppressed_digest(ctx)
+    )
+
+
+def build(ctx: Context, spec: DatasetSpec, partition: str) -> Outcome:
+    """Make the records of one partition what its manifest says; one commit, or none if nothing is new."""
+    ctx.require_allowed(spec)
+    planned = _planned(ctx, spec, partition)
+    key = expected_input(ctx, spec, planned["content_digest"])
+    head = ctx.audit.latest(spec.id).get((ASSET, "-", partition))
+    if head is not None and head["input_digest"] == key:
+        return from_audit(head)
+
+    base = ctx.lake.ensure(tables.records(spec.id))
+    with ctx.scratch() as folder:
+        spool = folder / "records.arrow"
+        objects, rejected = _spool_records(ctx, spec, partition, spool)
+        rows, digest = _spool_digest(spool)
+        quarantine.replace(
+            ctx, spec, ASSET, partition, [(r.object_id, r.disposition, r.code, r.remedy) for r in rejected]
+        )
+        changed = digest != stored_digest(base, partition)
+        version = base.version
+        if changed:
+            facts = {"asset": ASSET, "partition": partition, "run_id": ctx.run_id, "content": digest}
+            version = ctx.lake.replace(base, {"partition": partition}, _read_spool(spool), facts).version
+    outcome = Outcome(
+        table_path=tables.records(spec.id).path,
+        table_version=version,
+        changed=changed,
+        rows_in=objects,
+        rows_out=rows,
+        skipped=sum(r.disposition == "skipped" for r in rejected),
+        quarantined=sum(r.disposition == "quarantined" for r in rejected),
+        input_digest=key,
+        output_digest=digest,
+    )
+    ctx.record(
+        dataset=spec.id,
+        asset=ASSET,
+        partition=partition,
+        table_path=outcome.table_path,
+        table_version=version,
+        upstream_version=planned["upstream_version"],
+        deid_profile=modality(spec.modality).deid_profile,
+        rows_in=outcome.rows_in,
+        rows_out=outcome.rows_out,
+        rows_computed=outcome.rows_out if changed else 0,
+        rows_skipped=outcome.skipped,
+        rows_quarantined=outcome.quarantined,
+        input_digest=key,
+        output_digest=digest,
+    )
+    return outcome
+
+
+def from_audit(head: dict[str, object]) -> Outcome:
+    """The outcome of a stage that had nothing to do, from what its last run recorded."""
+    return Outcome(
+        table_path=str(head["table_path"]),
+        table_version=int(str(head["table_version"])),
+        changed=False,
+        rows_in=int(str(head["rows_in"])),
+        rows_out=int(str(head["rows_out"])),
+        skipped=int(str(head["rows_skipped"])),
+        quarantined=int(str(head["rows_quarantined"])),
+        input_digest=str(head["input_digest"]),
+        output_digest=str(head["output_digest"]),
+    )
+
+
+def stored_digest(snapshot: Snapshot, partition: str) -> str:
+    """Digest of the partition's rows as they stand in the table."""
+    return fingerprints.set_digest(
+        line for batch in snapshot.scan(None, pc.field("partition") == partition) for line in _lines(batch)
+    )
+
+
+def _planned(ctx: Context, spec: DatasetSpec, partition: str) -> dict[str, str]:
+    snapshot = ctx.lake.snapshot(tables.partitions(spec.id))
+    rows = snapshot.read(where=pc.field("partition") == partition).to_dicts() if snapshot else []
+    if not rows:
+        raise NotFound(
+            f"dataset {spec.id} has no partition {partition!r}",
+            remedy=f"`medvec partitions {spec.id}` lists them; refresh the manifest if it should exist",
+        )
+    return rows[0]
+
+
+def _spool_records(ctx: Context, spec: DatasetSpec, partition: str, spool: Path) -> tuple[int, list[Rejected]]:
+    form = modality(spec.modality)
+    manifest = ctx.lake.snapshot(tables.manifest(spec.id))
+    assert manifest is not None  # the plan is committed after the manifest
+    where = (pc.field("partition") == partition) & pc.field("removed_in_version").is_null()
+    objects = manifest.read(where=where).sort("record_ref", "object_id")
+    allowed, rejected = _by_rule(ctx, spec, objects)
+    read = _verified_reader(ctx, spec, allowed)
+    with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
+        done = 0
+        for chunk in _whole_records(allowed):
+            frame, refused = form.records(chunk, read, ctx.pseudonyms(spec))
+            rejected.extend(refused)
+            _check_counts(spec, form, partition, chunk, frame, refused)
+            writer.write_table(_as_table(frame, partition))
+            done += chunk.height
+            ctx.progress(f"{spec.id} {partition} records", done, allowed.height)
+    return objects.height, rejected
+
+
+def _by_rule(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejected]]:
+    """Set aside objects whose licence the spec does not allow and objects of suppressed subjects."""
+    rejected: list[Rejected] = []
+    licensed = pl.col("license").is_in(sorted(spec.licenses))
+    remedy = f"add the licence to the spec of {spec.id} if its terms allow vectors"
+    for object_id in objects.filter(~licensed)["object_id"]:
+        rejected.append(Rejected(object_id, "license_not_allowed", remedy))
+    objects = objects.filter(licensed)
+    suppressed = _suppressed(ctx)
+    if suppressed:
+        pseudonyms = ctx.pseudonyms(spec)
+        gone = [ref for ref in objects["subject_ref"].unique() if pseudonyms.subject(ref) in suppressed]
+        for object_id in objects.filter(pl.col("subject_ref").is_in(gone))["object_id"]:
+            rejected.append(Rejected(object_id, "suppressed_subject", "the subject withdrew; nothing to do", "skipped"))
+        objects = objects.filter(~pl.col("subject_ref").is_in(gone))
+    return objects, rejected
+
+
+def _suppressed(ctx: Context) -> frozenset[str]:
+    snapshot = ctx.lake.snapshot(tables.suppression())
+    return frozenset(snapshot.read(["subject_key"])["subject_key"]) if snapshot else frozenset()
+
+
+def _suppressed_digest(ctx: Context) -> str:
+    return fingerprints.set_digest(_suppressed(ctx))
+
+
+def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Chunks of about CHUNK_OBJECTS rows that never cut a record (rows are sorted by record_ref)."""
+    refs = objects["record_ref"]
+    start = 0
+    while start < objects.height:
+        end = min(start + CHUNK_OBJECTS, objects.height)
+        while end < objects.height and refs[end] == refs[end - 1]:
+            end += 1
+        yield objects.slice(start, end - start)
+        start = end
+
+
+def _verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
+    """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
+    connector = ctx.connector(spec)
+    by_sha256 = objects.filter(pl.col("checksum_kind") == "sha256")
+    expected = dict(by_sha256.select("uri", "checksum").rows())
+
+    def read(uri: str) -> bytes:
+        data = connector.read(uri, max_bytes=MAX_OBJECT_BYTES)
+        if uri in expected and hashlib.sha256(data).hexdigest() != expected[uri]:
+            raise ObjectRejected(
+                "an object's bytes are not the ones its manifest row was made from",
+                code="checksum_mismatch",
+                remedy="refresh the manifest if the source changed the object; otherwise restore it from the source",
+            )
+        return data
+
+    return read
+
+
+def reader(ctx: Context, spec: DatasetSpec, partition: str) -> ReadObject:
+    """A verified reader for the partition's objects, for stages after records."""
+    manifest = ctx.lake.snapshot(tables.manifest(spec.id))
+    assert manifest is not None
+    columns = ["uri", "checksum", "checksum_kind"]
+    return _verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition))
+
+
+def _check_counts(
+    spec: DatasetSpec, form: Modality, partition: str, chunk: pl.DataFrame, frame: pl.DataFrame, refused: list[Rejected]
+) -> None:
+    kept = int(frame["object_ids"].list.len().sum()) if frame.height else 0
+    if kept + len(refused) != chunk.height:
+        raise SourceError(
+            f"modality {spec.modality} ({form.version}) lost objects in {spec.id}/{partition}: "
+            f"{chunk.height} in, {kept} kept, {len(refused)} refused",
+            remedy="this is a defect of the modality: report it; nothing was committed",
+        )
+
+
+def _as_table(frame: pl.DataFrame, partition: str) -> pa.Table:
+    ordered = frame.select([pl.col(name).cast(kind) for name, kind in RECORD_FRAME.items()])
+    ordered = ordered.with_columns(pl.lit(partition).alias("partition")).select(tables.RECORDS.names)
+    return ordered.to_arrow().cast(tables.RECORDS)
+
+
+def _lines(batch: pa.RecordBatch) -> list[str]:
+    """One canonical line per row over every column: records hold nothing that differs between equal runs."""
+    frame = pl.from_arrow(batch)
+    assert isinstance(frame, pl.DataFrame)
+    columns = [
+        pl.col(name).list.join(",") if name == "object_ids" else pl.col(name).fill_null("\x00")
+        for name in tables.RECORDS.names
+    ]
+    return frame.select(pl.concat_str(columns, separator="\x1f").alias("line"))["line"].to_list()
+
+
+def _read_spool(spool: Path) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(spool)) as source:
+        opened = pa.ipc.open_file(source)
+        for number in range(opened.num_record_batches):
+            yield opened.get_batch(number)
+
+
+def _spool_digest(spool: Path) -> tuple[int, str]:
+    rows = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal rows
+        for batch in _read_spool(spool):
+            rows += batch.num_rows
+            yield from _lines(batch)
+
+    digest = fingerprints.set_digest(lines())
+    return rows, digest

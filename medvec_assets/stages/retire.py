@@ -1,0 +1,66 @@
+"""Retiring partitions that left the plan: after a split, the parent goes when all its children stand.
+
+Belongs here: finding and emptying such partitions in silver, gold and index. Does not belong here: planning (partitions),
+withdrawal of subjects (the records stage drops them partition by partition).
+"""
+
+from __future__ import annotations
+
+from medvec_assets import partitions
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.stages import generations, vectors
+from medvec_assets.stages.context import Context
+from medvec_assets.stages.due import partition_states
+from medvec_assets.stages.manifest import current_plan
+from resources import tables
+from resources.tables import TableSpec
+
+
+def retire(ctx: Context, spec: DatasetSpec) -> list[str]:
+    """Empty every partition that is not planned any more and whose successors are all current; their names."""
+    planned = set(current_plan(ctx, spec)["partition"])
+    stored = {table: _partitions(ctx, table) for table in _tables(spec)}
+    orphans = set().union(*stored.values()) - planned if planned else set()
+    if not orphans:
+        return []
+    unfinished = {state.partition for state in partition_states(ctx, spec) if state.state != "current"}
+    retired = sorted(name for name in orphans if not _successors(name, planned) & unfinished)
+    for name in retired:
+        _remove_from_index(ctx, spec, name)
+        for table, present in stored.items():
+            if name in present:
+                _remove_from_table(ctx, table, name)
+    return retired
+
+
+def _successors(orphan: str, planned: set[str]) -> set[str]:
+    gone = partitions.Partition.parse(orphan)
+    leaves = {name: partitions.Partition.parse(name) for name in planned}
+    return {n for n, leaf in leaves.items() if leaf.cohort == gone.cohort and leaf.prefix.startswith(gone.prefix)}
+
+
+def _tables(spec: DatasetSpec) -> list[TableSpec]:
+    return [tables.records(spec.id), *(tables.embeddings(spec.id, space) for space in spec.spaces)]
+
+
+def _partitions(ctx: Context, table: TableSpec) -> set[str]:
+    snapshot = ctx.lake.snapshot(table)
+    return snapshot.partition_values("partition") if snapshot else set()
+
+
+def _remove_from_table(ctx: Context, table: TableSpec, partition: str) -> None:
+    base = ctx.lake.ensure(table)
+    ctx.lake.replace(
+        base, {"partition": partition}, [], {"asset": "retire", "partition": partition, "run_id": ctx.run_id}
+    )
+
+
+def _remove_from_index(ctx: Context, spec: DatasetSpec, partition: str) -> None:
+    assert ctx.index is not None, "retiring needs a context with an index"
+    for space in spec.spaces:
+        for generation in generations.of_space(ctx, spec, space):
+            info = ctx.index.describe(generation["collection"])
+            if info is not None:
+                ctx.index.delete_partition(info.name, partition)
+                ctx.index.settle(info.name)
+                vectors.write_receipt(ctx, spec, info, partition, 0, 0, vectors.entities_digest({}))

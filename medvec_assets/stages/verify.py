@@ -1,0 +1,72 @@
+"""Verify: diff the index against gold, entity by entity, and repair nothing.
+
+Belongs here: the report of what is missing, extra and stale. Does not belong here: healing (vectors.build with full=True).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.stages import generations, vectors
+from medvec_assets.stages.context import Context
+from resources import tables
+
+
+@dataclass
+class CollectionReport:
+    """One collection, in entities. `ok` only if it holds exactly what gold says, no more, no less, nothing different."""
+
+    collection: str
+    partitions: int = 0
+    desired: int = 0
+    indexed: int = 0
+    missing: int = 0
+    extra: int = 0
+    stale: int = 0
+    ok: bool = False
+
+
+def verify(ctx: Context, spec: DatasetSpec) -> list[CollectionReport]:
+    """A report for every maintained collection of a dataset."""
+    return [
+        _verify_collection(ctx, spec, space, generation)
+        for space in spec.spaces
+        for generation in generations.of_space(ctx, spec, space)
+        if generation["state"] in generations.MAINTAINED
+    ]
+
+
+def as_json(reports: list[CollectionReport]) -> dict[str, Any]:
+    return {"ok": all(report.ok for report in reports), "collections": [asdict(report) for report in reports]}
+
+
+def _verify_collection(
+    ctx: Context, spec: DatasetSpec, space: str, generation: generations.Generation
+) -> CollectionReport:
+    assert ctx.index is not None, "verify needs a context with an index"
+    name, version = generation["collection"], generation["space_version"]
+    report = CollectionReport(name)
+    gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
+    present = ctx.index.describe(name) is not None
+    report.indexed = ctx.index.count(name) if present else 0
+    for partition in sorted(gold.partition_values("partition")) if gold else []:
+        assert gold is not None
+        entities = vectors.desired_entities(spec, gold, version, partition)
+        entities = entities.filter(pl.col("access_tier") == generation["access_tier"])
+        desired: dict[str, str] = dict(entities.select("entity_id", "row_fingerprint").rows())
+        actual = vectors.indexed_entities(ctx.index, name, partition) if present else {}
+        report.partitions += 1
+        report.desired += len(desired)
+        report.missing += len(desired.keys() - actual.keys())
+        report.stale += sum(
+            actual[entity] != fingerprint for entity, fingerprint in desired.items() if entity in actual
+        )
+        ctx.progress(f"{name} verify", report.desired, 0)
+    # What is neither missing nor desired is extra, also in partitions that gold does not know.
+    report.extra = report.indexed - (report.desired - report.missing)
+    report.ok = present and not (report.missing or report.extra or report.stale)
+    return report
