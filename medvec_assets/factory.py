@@ -4,11 +4,11 @@ Belongs here: keys, groups, owners, kinds, tags, partitions, retries and metadat
 Does not belong here: what a stage does (stages), when it runs by itself (automation), which datasets exist (catalog).
 """
 
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -76,7 +76,7 @@ def publish_plan(instance: dg.DagsterInstance, spec: DatasetSpec, plan: Any) -> 
         instance.add_dynamic_partitions(name, sorted(planned.keys() - known))
     for gone in sorted(known - planned.keys()):
         instance.delete_dynamic_partition(name, gone)
-    reported = instance.get_latest_tags_by_partition(
+    reported = instance.event_log_storage.get_latest_tags_by_partition(
         plan_key(spec), event_type=dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
     )
     moved = [p for p, digest in sorted(planned.items()) if reported.get(p, {}).get(DATA_VERSION_TAG) != digest]
@@ -100,7 +100,7 @@ def _upstream(spec: DatasetSpec) -> Any:
     @dg.observable_source_asset(
         key=[spec.id, "upstream"], description=f"What {spec.title} publishes. {spec.citation}", **common
     )
-    def upstream(context: Any, runtime: dg.ResourceParam[Runtime]) -> dg.ObserveResult:
+    def upstream(context: dg.OpExecutionContext, runtime: dg.ResourceParam[Runtime]) -> dg.ObserveResult:
         with runtime.context(context.run_id) as ctx:
             version = ctx.connector(spec).version()
         return dg.ObserveResult(data_version=dg.DataVersion(version), metadata={"upstream_version": version})
@@ -273,10 +273,8 @@ def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
         name=checks.FRESHNESS_CHECK,
         description="Every materialized partition is made from what the source publishes now, and is not too old.",
     )
-    def partitions_fresh(context: Any, runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
-        from datetime import UTC, datetime
-
-        with runtime.context(context.run_id) as ctx:
+    def partitions_fresh(context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
+        with runtime.context(context.run.run_id) as ctx:
             return next(checks.results(iter([checks.freshness(ctx, spec, datetime.now(UTC))])))
 
     return partitions_fresh
@@ -349,7 +347,7 @@ def _column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 class permanent_or_retry:  # noqa: N801 - reads as a statement
-    """Turn an intended failure into one Dagster retries, or one it must not. Anything else is a defect: not retried."""
+    """Turn a failure into one Dagster retries, or one it must not: a defect fails the same way three times."""
 
     def __enter__(self) -> None:
         return None
@@ -361,3 +359,5 @@ class permanent_or_retry:  # noqa: N801 - reads as a statement
                 metadata={"code": error.code, "what to do": error.remedy},
                 allow_retries=error.retryable,
             ) from error
+        if isinstance(error, Exception) and not isinstance(error, dg.Failure | dg.RetryRequested):
+            raise dg.Failure(description=f"defect: {type(error).__name__}", allow_retries=False) from error

@@ -72,9 +72,8 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     base = ctx.lake.ensure(tables.manifest(spec.id))
     published, rejected = _listed(ctx, spec, base.read(_PREVIOUS))
     objects = _with_tombstones(published, base.read(), version)
-    alive = objects.filter(pl.col("removed_in_version").is_null())
     planned = [Partition.parse(name) for name in plan["partition"]]
-    leaves = partitions.plan(alive, planned, spec.sharding, spec.source)
+    leaves = partitions.plan(objects, planned, spec.sharding, spec.source)
     for name in split:
         leaves = partitions.split(leaves, Partition.parse(name))
     objects = objects.with_columns(partitions.assign(objects, leaves, spec.source).alias("partition"))

@@ -1,0 +1,165 @@
+"""What is published: the live generation of every space that this deployment may show, as the lake tells it.
+
+Belongs here: which datasets are visible, which collections answer for them, which partitions a cohort has.
+Does not belong here: what could be materialized (catalog, Dagster), the search itself, or a caller's permissions (api).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow.compute as pc
+
+from medvec_assets.catalog import CATALOG
+from medvec_assets.catalog.spec import AccessTier, DatasetSpec
+from medvec_assets.query.rows import one_of, read
+from resources import encoders, tables
+from resources.policy import residency_refusal
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from resources.lakehouse import Lakehouse
+
+LIVE = "live"
+
+
+@dataclass(frozen=True)
+class LiveSpace:
+    """One collection that answers questions: the live generation of a dataset's space in one access tier."""
+
+    spec: DatasetSpec = field(hash=False)  # holds a dict
+    space: str
+    space_version: str  # the encoder's reference, name@version
+    access_tier: str
+    generation: int
+    collection: str
+
+    @property
+    def dataset(self) -> str:
+        return self.spec.id
+
+    @property
+    def comparable(self) -> tuple[str, str]:
+        """Vectors may be compared only where this is equal."""
+        return (self.space, self.space_version)
+
+    @property
+    def ef_search(self) -> int:
+        return self.spec.spaces[self.space].ef_search
+
+
+@dataclass(frozen=True)
+class PublishedSpace:
+    space: str
+    encoder: str
+    query_kind: str  # what its encoder takes: text | image
+    dim: int
+    medical: bool  # False: general-purpose weights, which support no clinical statement
+    note: str
+    access_tier: str
+    collection: str
+
+
+@dataclass(frozen=True)
+class PublishedCohort:
+    cohort: str
+    objects: int
+    partitions: int
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """A visible dataset; `spaces` and `cohorts` are empty until it has been materialized."""
+
+    id: str
+    source: str
+    title: str
+    description: str
+    citation: str
+    kind: str  # real | synthetic
+    access_tier: str
+    licenses: tuple[str, ...]
+    spaces: tuple[PublishedSpace, ...]
+    cohorts: tuple[PublishedCohort, ...]
+
+
+def visible(spec: DatasetSpec, settings: Settings, access_tier: str | None = None) -> bool:
+    """Whether this deployment may show rows of `spec` (of `access_tier`, by default the dataset's own).
+
+    Deny is the default: rows that are not open are shown only where the agreement they require is on file, or inside
+    the enclave they must not leave.
+    """
+    residency = spec.residency
+    if residency_refusal(settings, residency.where, residency.agreement, spec.id) is not None:
+        return False
+    if (access_tier or spec.access_tier) == AccessTier.OPEN:
+        return True
+    return residency.agreement is not None or residency.where.startswith("enclave:")
+
+
+def live_spaces(settings: Settings, lake: Lakehouse) -> list[LiveSpace]:
+    """Every visible live space in the order of (dataset, space, tier). Empty before the first promotion."""
+    rows = read(lake, tables.generations(), where=pc.field("state") == LIVE)
+    newest = rows.sort("generation").unique(["dataset", "space", "access_tier"], keep="last")
+    specs = {spec.id: spec for spec in CATALOG}
+    found = []
+    for row in newest.sort("dataset", "space", "access_tier").iter_rows(named=True):
+        spec = specs.get(row["dataset"])
+        if spec is not None and row["space"] in spec.spaces and visible(spec, settings, row["access_tier"]):
+            found.append(
+                LiveSpace(
+                    spec, row["space"], row["space_version"], row["access_tier"], row["generation"], row["collection"]
+                )
+            )
+    return found
+
+
+def partitions_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[str, list[str]]:
+    """The partitions of each of `cohorts` that `dataset` has; a cohort it does not have is left out."""
+    rows = read(lake, tables.partitions(dataset), ["cohort", "partition"], one_of("cohort", cohorts))
+    grouped = rows.sort("cohort", "partition").group_by("cohort", maintain_order=True).agg("partition")
+    return dict(grouped.iter_rows())
+
+
+def published_datasets(settings: Settings, lake: Lakehouse) -> list[PublishedDataset]:
+    """Every dataset that may be seen here, with its live spaces and cohorts."""
+    live = live_spaces(settings, lake)
+    return [
+        PublishedDataset(
+            id=spec.id,
+            source=spec.source,
+            title=spec.title,
+            description=spec.description,
+            citation=spec.citation,
+            kind=spec.kind,
+            access_tier=spec.access_tier.value,
+            licenses=tuple(sorted(spec.licenses)),
+            spaces=tuple(_published(space, settings) for space in live if space.dataset == spec.id),
+            cohorts=_cohorts(lake, spec.id),
+        )
+        for spec in CATALOG
+        if visible(spec, settings)
+    ]
+
+
+def _published(live: LiveSpace, settings: Settings) -> PublishedSpace:
+    card = encoders.card(live.space_version, settings)
+    return PublishedSpace(
+        space=live.space,
+        encoder=live.space_version,
+        query_kind=card.input_kind,
+        dim=card.dim,
+        medical=card.medical,
+        note=card.note,
+        access_tier=live.access_tier,
+        collection=live.collection,
+    )
+
+
+def _cohorts(lake: Lakehouse, dataset: str) -> tuple[PublishedCohort, ...]:
+    rows = read(lake, tables.partitions(dataset), ["cohort", "partition", "objects"])
+    summed = rows.group_by("cohort").agg(pl.col("objects").sum(), pl.len().alias("partitions")).sort("cohort")
+    return tuple(PublishedCohort(**row) for row in summed.iter_rows(named=True))
