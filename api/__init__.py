@@ -1,0 +1,12 @@
+"""The query service: search and lineage over HTTP, on loopback, behind a key.
+
+    app       create_app(settings): middleware, error handlers, routes, lifespan
+    service   what the routes share for the app's life: lake, index connection, search engine
+    auth      permissions as types in a route's signature
+    problems  every refusal as problem+json (RFC 9457)
+    routes    the endpoints; models: their bodies
+    server    runs it under uvicorn, with logs that never hold a question
+
+Does not belong here: how a search works (medvec_assets.query), anything of Dagster. No log line quotes a body, a query
+string or an error's text.
+"""

@@ -4,7 +4,6 @@ Belongs here: keys, groups, owners, kinds, tags, partitions, retries and metadat
 Does not belong here: what a stage does (stages), when it runs by itself (automation), which datasets exist (catalog).
 """
 
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from medvec_assets.modalities import modality
 from medvec_assets.runtime import Runtime
 from medvec_assets.stages import embeddings, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context, Outcome
+from medvec_assets.stages.sync import sync_all
 from resources import tables
 from resources.errors import MedvecError
 from resources.tables import TableSpec
@@ -273,7 +273,9 @@ def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
         name=checks.FRESHNESS_CHECK,
         description="Every materialized partition is made from what the source publishes now, and is not too old.",
     )
-    def partitions_fresh(context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
+    def partitions_fresh(
+        context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+    ) -> dg.AssetCheckResult:
         with runtime.context(context.run.run_id) as ctx:
             return next(checks.results(iter([checks.freshness(ctx, spec, datetime.now(UTC))])))
 
@@ -298,17 +300,6 @@ def _full_sync(spec: DatasetSpec) -> dg.JobDefinition:
         full_sync()
 
     return full_sync_job
-
-
-def sync_all(ctx: Context, spec: DatasetSpec, *, full: bool) -> Iterator[vectors.Synced]:
-    """Reconcile every partition that has embeddings, in every space."""
-    for space in spec.spaces:
-        asset, version = embeddings.asset_name(space), spec.spaces[space].version
-        heads = ctx.audit.latest(spec.id)
-        planned = set(manifest.current_plan(ctx, spec)["partition"])
-        ready = sorted(p for (name, at, p) in heads if name == asset and at == version and p in planned)
-        for partition in ready:
-            yield from vectors.build(ctx, spec, space, partition, full=full)
 
 
 def _upstream_version(ctx: Context, spec: DatasetSpec, partition: str) -> str:
@@ -346,7 +337,7 @@ def _column_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-class permanent_or_retry:  # noqa: N801 - reads as a statement
+class permanent_or_retry:
     """Turn a failure into one Dagster retries, or one it must not: a defect fails the same way three times."""
 
     def __enter__(self) -> None:

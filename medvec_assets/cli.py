@@ -1,0 +1,280 @@
+"""The command line. Every command takes --json: one JSON object on stdout and nothing else.
+
+Belongs here: arguments, what a person sees, exit codes (0 fine, 1 the job or a check failed, 2 bad usage or
+configuration). Does not belong here: any work; heavy imports (they are inside the commands, so --help is quick).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from medvec_assets.catalog import CATALOG, dataset
+from medvec_assets.catalog.spec import DatasetSpec
+from resources.errors import ConfigError, MedvecError
+from resources.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="medvec: a medical vector lakehouse.")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", "-d", help="Dataset id; may be given again.")]
+
+
+def main() -> None:
+    """Entry point of the `medvec` script."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # its lines are in the UI; failures are told by ours
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, 2)
+    except MedvecError as error:
+        _fail(error, 1)
+
+
+@app.command()
+def run(
+    datasets: Datasets = None,
+    partition: Annotated[list[str] | None, typer.Option("--partition", "-p", help="Only this partition.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every cohort, not only the spec's sample.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring datasets up to date: list, normalise, embed, index. Does only what is not done."""
+    specs = _specs(datasets)
+    if partition and len(specs) != 1:
+        raise ConfigError("--partition needs exactly one --dataset", remedy="name the dataset the partition is of")
+    _run(specs, partitions=tuple(partition or ()), everything=everything, as_json=as_json)
+
+
+@app.command()
+def search(
+    text: str,
+    datasets: Datasets = None,
+    space: Annotated[str | None, typer.Option(help="Only this space.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find records by a text, each with where it came from."""
+    from medvec_assets.query.search import SearchEngine, SearchRequest
+    from resources.lakehouse import Lakehouse
+    from resources.vector_index import open_index
+
+    settings = Settings()
+    request = SearchRequest(
+        text=text, datasets=tuple(datasets or ()), space=space, cohorts=tuple(cohort or ()), limit=limit
+    )
+    with open_index(settings) as index:
+        hits = [asdict(hit) for hit in SearchEngine(settings, Lakehouse.open(settings), index).search(request)]
+    _show({"hits": hits}, as_json, _print_hits)
+
+
+@app.command()
+def lineage(vector_id: str, as_json: AsJson = False) -> None:
+    """Walk a vector back to its source: embedding, record, objects, release, commits, runs."""
+    from medvec_assets.query.lineage import lineage as walk
+    from resources.lakehouse import Lakehouse
+
+    settings = Settings()
+    _show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, _print_json)
+
+
+@app.command()
+def sync(
+    datasets: Datasets = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Diff every entity, also where receipt and count agree.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Reconcile the index with the embeddings."""
+    from medvec_assets.stages import retire
+    from medvec_assets.stages.sync import sync_all
+
+    done: list[dict[str, Any]] = []
+    with _stages() as ctx:
+        for spec in _specs(datasets):
+            done += [asdict(synced) for synced in sync_all(ctx, spec, full=full)]
+            retire.retire(ctx, spec)
+    totals = {name: sum(one[name] for one in done) for name in ("upserted", "deleted", "unchanged")}
+    _show(
+        {**totals, "partitions": done},
+        as_json,
+        lambda r: print(
+            f"{len(done)} partitions: {r['upserted']} written, {r['deleted']} deleted, {r['unchanged']} unchanged"
+        ),
+    )
+
+
+@app.command()
+def verify(datasets: Datasets = None, as_json: AsJson = False) -> None:
+    """Diff the index with the embeddings, entity by entity, and repair nothing. Exit 1 if they differ."""
+    from medvec_assets.stages.verify import as_json as report_json
+    from medvec_assets.stages.verify import verify as diff
+
+    with _stages() as ctx:
+        report = report_json([one for spec in _specs(datasets) for one in diff(ctx, spec)])
+    _show(report, as_json, _print_verify)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def partitions(
+    dataset_id: Annotated[str, typer.Argument(metavar="DATASET")],
+    split: Annotated[list[str] | None, typer.Option(help="Halve this partition by one more bit of H(subject).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a dataset's partitions with their state, or split one."""
+    from medvec_assets.stages.due import partition_states
+
+    spec = dataset(dataset_id)
+    if split:
+        children = tuple(f"{name}{'' if '.' in name else '.'}{bit}" for name in split for bit in "01")
+        _run([spec], partitions=children, split=tuple(split), as_json=as_json)
+        return
+    with _stages() as ctx:
+        states = [asdict(state) for state in partition_states(ctx, spec)]
+    _show({"dataset": spec.id, "partitions": states}, as_json, _print_partitions)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Try every part of the installation and say what to do about what does not answer. Exit 1 if any fails."""
+    from medvec_assets.doctor import examine
+
+    report = examine(Settings())
+    _show(report, as_json, _print_doctor)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve() -> None:
+    """Start the Dagster UI and daemon and the REST service on this machine; Ctrl-C ends all."""
+    from medvec_assets.serve import serve as start
+
+    raise typer.Exit(start(Settings()))
+
+
+def _run(
+    specs: list[DatasetSpec],
+    *,
+    as_json: bool,
+    partitions: tuple[str, ...] = (),
+    everything: bool = False,
+    split: tuple[str, ...] = (),
+) -> None:
+    from medvec_assets import progress, runner
+    from medvec_assets.runtime import Runtime
+
+    settings = Settings()
+    with progress.bars(not as_json) as shown:
+        runtime = Runtime(settings, shown.rows)
+        selection = runner.Selection(partitions, everything, split)
+        report = runner.run(settings, specs, selection, runtime, shown.partitions)
+    _show(report.as_json(), as_json, _print_run)
+    for sentence in report.failures:
+        print(sentence, file=sys.stderr)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stages() -> Iterator[Any]:
+    """A stage context with the index open, outside Dagster."""
+    from medvec_assets import progress
+    from medvec_assets.runtime import Runtime
+
+    with (
+        progress.bars() as shown,
+        Runtime(Settings(), shown.rows).context(f"cli-{uuid.uuid4()}", with_index=True) as ctx,
+    ):
+        yield ctx
+
+
+def _specs(datasets: list[str] | None) -> list[DatasetSpec]:
+    return [dataset(name) for name in datasets] if datasets else list(CATALOG)
+
+
+def _fail(error: MedvecError, code: int) -> NoReturn:
+    print(f"medvec: {error.message} [{error.code}]\n  What to do: {error.remedy}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _show(result: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], None]) -> None:
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        human(result)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    from rich import print_json
+
+    print_json(json.dumps(result, default=str))
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        numeric = all(isinstance(row[columns.index(name)], int | float) for row in rows)
+        table.add_column(name, justify="right" if rows and numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    Console().print(table)
+
+
+def _print_run(report: dict[str, Any]) -> None:
+    rows = [
+        [name, space, done["partitions"], done["records"], done["quarantined"], *totals.values()]
+        for name, done in report["datasets"].items()
+        for space, totals in done["spaces"].items()
+    ]
+    columns = ["dataset", "space", "partitions", "records", "quarantined"]
+    columns += ["embedded", "embedding kept", "indexed", "index deleted", "index kept"]
+    _table(f"medvec run: {report['seconds']:.1f} s", columns, rows)
+
+
+def _print_hits(result: dict[str, Any]) -> None:
+    rows = []
+    for hit in result["hits"]:
+        told = [hit["attributes"].get(name) for name in ("modality", "body_part", "series_description")]
+        shown = " ".join(str(part) for part in told if part)
+        rows.append([f"{hit['score']:.3f}", shown, hit["members"], hit["cohort"], hit["license"], hit["vector_id"]])
+    _table("nearest records", ["score", "what", "members", "cohort", "license", "vector id"], rows)
+    if result["hits"]:
+        first = result["hits"][0]
+        print(f"source of the first: {first['source_uri']}")
+        print(
+            f"encoded by {first['encoder']} (weights {first['weights_digest'][:12]}), Delta version {first['delta_version']}"
+        )
+        print(f"where it came from: medvec lineage {first['vector_id']}")
+
+
+def _print_verify(report: dict[str, Any]) -> None:
+    columns = ["collection", "partitions", "desired", "indexed", "missing", "extra", "stale", "ok"]
+    _table("index against embeddings", columns, [[one[c] for c in columns] for one in report["collections"]])
+    if not report["ok"]:
+        print("What to do: medvec sync --full")
+
+
+def _print_partitions(result: dict[str, Any]) -> None:
+    columns = ["partition", "objects", "size_bytes", "state", "reason"]
+    _table(result["dataset"], columns, [[one[c] for c in columns] for one in result["partitions"]])
+
+
+def _print_doctor(report: dict[str, Any]) -> None:
+    for check in report["checks"]:
+        print(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['detail']}")
+        if not check["ok"]:
+            print(f"      What to do: {check['remedy']}")

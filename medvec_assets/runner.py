@@ -1,0 +1,227 @@
+"""`medvec run`: the main job in this process, as Dagster runs that the UI shows afterwards.
+
+Belongs here: which partitions to run, one Dagster run each, the summary. Does not belong here: what a stage does,
+how progress looks (progress), scheduling (automation does that under `medvec serve` and in a cluster).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from medvec_assets import checks
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.definitions import build_defs
+from medvec_assets.factory import partition_chain
+from medvec_assets.runtime import Runtime
+from medvec_assets.stages import embeddings, manifest, records, retire, vectors
+from medvec_assets.stages.context import Context
+from medvec_assets.stages.due import PartitionState, partition_states
+from resources.errors import ConfigError, MedvecError
+from resources.settings import Settings
+
+Totals = dict[str, int]
+_SPACE_TOTALS = (
+    "embeddings_computed",
+    "embeddings_skipped",
+    "vectors_upserted",
+    "vectors_deleted",
+    "vectors_unchanged",
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `medvec run` was asked for; empty tuples mean no restriction beyond the spec's sample cohorts."""
+
+    partitions: tuple[str, ...] = ()
+    everything: bool = False
+    split: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What the run did. `failures` are sentences that name the partition, the rule and the remedy."""
+
+    seconds: float = 0.0
+    datasets: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        failed = {"failures": self.failures} if self.failures else {}
+        return {"seconds": round(self.seconds, 2), "datasets": self.datasets, **failed}
+
+
+def dagster_instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance of this home: SQLite below HOME/dagster, telemetry off, its engines kept open."""
+    return dg.DagsterInstance.from_config(str(dagster_home(settings)))
+
+
+def dagster_home(settings: Settings) -> Path:
+    """HOME/dagster with its dagster.yaml, which is written once and then the operator's to change."""
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(
+            (Path(__file__).parent / "dagster.yaml").read_text().replace("$HISTORY", str(home / "history"))
+        )
+    return home
+
+
+def run(
+    settings: Settings,
+    specs: Sequence[DatasetSpec],
+    selection: Selection,
+    runtime: Runtime,
+    on_partition: Callable[..., None],
+) -> Report:
+    """Bring the selected partitions of `specs` up to date; write HOME/last_run.json.
+
+    `on_partition(dataset, done, total)` is called as partitions finish. One dataset's failure leaves the others to run.
+    """
+    # Dagster writes a step's events in one transaction instead of one each (ADR 0004).
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
+    started = time.monotonic()
+    report = Report()
+    with dagster_instance(settings) as instance, runtime.hold_index():
+        for spec in specs:
+            try:
+                report.datasets[spec.id] = _Dataset(spec, runtime, instance, report).run(selection, on_partition)
+            except MedvecError as error:
+                report.failures.append(f"{spec.id}: {error}")
+    report.seconds = time.monotonic() - started
+    (settings.home / "last_run.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
+    return report
+
+
+class _Dataset:
+    """One dataset's part of a run."""
+
+    def __init__(self, spec: DatasetSpec, runtime: Runtime, instance: dg.DagsterInstance, report: Report) -> None:
+        self._spec, self._runtime, self._instance, self._report = spec, runtime, instance, report
+        self._job = build_defs([spec], runtime).resolve_implicit_global_asset_job_def()
+        self._computed: dict[str, Totals] = {space: dict.fromkeys(_SPACE_TOTALS, 0) for space in spec.spaces}
+
+    def run(self, selection: Selection, on_partition: Callable[..., None]) -> dict[str, Any]:
+        spec = self._spec
+        if selection.split:
+            with self._context() as ctx:
+                manifest.refresh(ctx, spec, selection.split)
+        if not self._execute([dg.AssetKey([spec.id, manifest.ASSET])], "manifest"):
+            return {"partitions": 0, "records": 0, "quarantined": 0, "spaces": self._computed}
+        with self._context() as ctx:
+            states = self._selected(ctx, selection)
+        due = [state for state in states if state.state != "current"]
+        on_partition(spec.id, len(states) - len(due), len(states))
+        chain = partition_chain(spec)
+        for number, state in enumerate(due, len(states) - len(due) + 1):
+            first = next(i for i, key in enumerate(chain) if key.path[-1] == state.state)
+            self._execute(chain[first:], f"partition {state.partition}", state.partition)
+            on_partition(spec.id, number, len(states))
+        with self._context() as ctx:
+            retire.retire(ctx, spec)
+            totals = self._totals(ctx, [state.partition for state in states])
+        self._check_freshness()
+        return totals
+
+    def _selected(self, ctx: Context, selection: Selection) -> list[PartitionState]:
+        sample = None if selection.everything or selection.partitions else self._spec.sample_cohorts
+        states = partition_states(ctx, self._spec, sample)
+        if not selection.partitions:
+            return states
+        known = {state.partition for state in states}
+        unknown = [name for name in selection.partitions if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"dataset {self._spec.id} has no partition {unknown[0]!r}",
+                remedy=f"`medvec partitions {self._spec.id}` lists them",
+            )
+        return [state for state in states if state.partition in selection.partitions]
+
+    def _execute(self, keys: list[dg.AssetKey], what: str, partition: str | None = None) -> bool:
+        fresh = dg.AssetCheckKey(dg.AssetKey([self._spec.id, manifest.ASSET]), checks.FRESHNESS_CHECK)
+        with_checks = {
+            key for key in self._job.asset_layer.asset_graph.asset_check_keys if key.asset_key in keys and key != fresh
+        }
+        job = self._job.get_subset(asset_selection=set(keys), asset_check_selection=with_checks)
+        result = self._launch(job, partition)
+        self._count(result)
+        self._report.failures += [f"{self._spec.id} {what}: {sentence}" for sentence in _failures(result)]
+        return bool(result.success)
+
+    def _check_freshness(self) -> None:
+        key = dg.AssetCheckKey(dg.AssetKey([self._spec.id, manifest.ASSET]), checks.FRESHNESS_CHECK)
+        job = self._job.get_subset(asset_selection=set(), asset_check_selection={key})
+        self._launch(job, None)
+
+    def _launch(self, job: dg.JobDefinition, partition: str | None) -> dg.ExecuteInProcessResult:
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in our own words
+        return job.execute_in_process(
+            run_config=quiet, instance=self._instance, partition_key=partition, raise_on_error=False
+        )
+
+    def _count(self, result: dg.ExecuteInProcessResult) -> None:
+        for event in result.get_asset_materialization_events():
+            materialization = event.step_materialization_data.materialization
+            for space, totals in self._computed.items():
+                if materialization.asset_key.path[-1] not in (embeddings.asset_name(space), vectors.asset_name(space)):
+                    continue
+                for name in totals.keys() & materialization.metadata.keys():
+                    totals[name] += int(str(materialization.metadata[name].value))
+
+    def _totals(self, ctx: Context, partitions: list[str]) -> dict[str, Any]:
+        spec, heads = self._spec, ctx.audit.latest(self._spec.id)
+
+        def total(asset: str, column: str, version: str = "-") -> int:
+            found = (heads.get((asset, version, partition)) for partition in partitions)
+            return sum(int(head[column]) for head in found if head is not None)
+
+        listed = heads.get((manifest.ASSET, "-", "-"))
+        quarantined = total(records.ASSET, "rows_quarantined") + (int(listed["rows_quarantined"]) if listed else 0)
+        for space, totals in self._computed.items():
+            version = spec.spaces[space].version
+            quarantined += total(embeddings.asset_name(space), "rows_quarantined", version)
+            rows = total(embeddings.asset_name(space), "rows_out", version)
+            totals["embeddings_skipped"] = rows - totals["embeddings_computed"]
+            entities = total(vectors.asset_name(space), "rows_out", version)
+            totals["vectors_unchanged"] = entities - totals["vectors_upserted"]
+        return {
+            "partitions": len(partitions),
+            "records": total(records.ASSET, "rows_out"),
+            "quarantined": quarantined,
+            "spaces": self._computed,
+        }
+
+    def _context(self) -> Any:
+        return self._runtime.context("medvec-run", with_index=True)
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Failed steps and failed checks of one Dagster run, each with its remedy."""
+    sentences = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            failure = data.user_failure_data
+            if failure is not None and failure.description:
+                sentences.append(failure.description)
+            elif data.error is not None and "AssetCheckFailed" not in str(data.error.cls_name):
+                sentences.append(str(data.error.message).strip())
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            remedy = "see the check's metadata in the Dagster UI"
+            with suppress(KeyError):
+                remedy = str(check.metadata["what to do"].value)
+            sentences.append(
+                f"check {check.check_name} of {check.asset_key.to_user_string()} failed. What to do: {remedy}"
+            )
+    return sentences

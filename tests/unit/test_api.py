@@ -1,0 +1,368 @@
+"""The service over its real app: permissions, problems, limits, headers, logs. The lake is real, the index a fake."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+from fastapi.testclient import TestClient
+from query_world import A1, World, built_world, opened, use_fake_encoder
+
+from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
+from api.auth import may_read
+from api.server import LOG_CONFIG
+from medvec_assets.query.search import Hit, SearchEngine
+from resources.errors import ConfigError, IndexUnavailable
+from resources.settings import Settings
+
+OPEN_TO_ALL = {"/livez", "/readyz"}
+MALFORMED = [
+    {},
+    {"text": ""},
+    {"text": "  "},
+    {"text": "x" * 8_193},
+    {"text": 7},
+    {"text": "x", "record_id": "y"},
+    {"text": "x", "limit": 0},
+    {"text": "x", "limit": 1_001},
+    {"text": "x", "limit": "ten"},
+    {"text": "x", "surprise": 1},
+    {"text": "x", "datasets": "tcia_catalog"},
+    {"vector": []},
+    {"vector": ["a"]},
+    {"vector": [1.0] * 16_385},
+    {"vector": [1.0, 2.0], "space": "text"},
+    {"vector": [0.0] * 4, "space": "text"},
+    [],
+    "x",
+    None,
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return built_world(tmp_path_factory.mktemp("lake"))
+
+
+@pytest.fixture
+def client(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    use_fake_encoder(monkeypatch)
+    app = create_app(world.settings, lambda _: opened(world.index))
+    with TestClient(app, base_url="http://127.0.0.1:8087") as client:
+        client.headers["Authorization"] = f"Bearer {key(world.settings)}"
+        yield client
+
+
+def key(settings: Settings) -> str:
+    return (settings.home / "keys" / "api.key").read_text().strip()
+
+
+def problem(response: Any, status: int) -> dict[str, Any]:
+    """The response's problem, checked for shape."""
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = response.json()
+    assert {"type", "title", "status", "detail", "remedy", "code"} <= told.keys()
+    assert told["status"] == status
+    assert told["type"] == f"urn:medvec:problem:{told['code']}"
+    assert all(told[name] for name in ("title", "detail", "remedy"))
+    return told
+
+
+# -- answers
+
+
+def test_search_answers_exactly_the_designed_fields(client: TestClient) -> None:
+    answer = client.post("/v1/search", json={"text": "chest CT", "limit": 2})
+    assert answer.status_code == 200
+    hits = answer.json()["hits"]
+    assert [hit["record_id"] for hit in hits] == ["a1", "b1"]
+    assert list(hits[0]) == [one.name for one in fields(Hit)]
+
+
+def test_search_by_record_vector_id_and_vector(client: TestClient) -> None:
+    for question in ({"record_id": "a1"}, {"vector_id": A1.vector_id}):
+        answer = client.post("/v1/search", json=question)
+        assert [hit["record_id"] for hit in answer.json()["hits"]] == ["b1", "c1"]
+    answer = client.post("/v1/search", json={"vector": [0, 3, 0, 0], "datasets": ["tcia_catalog"], "limit": 1})
+    assert [hit["record_id"] for hit in answer.json()["hits"]] == ["c1"]
+
+
+def test_lineage_of_a_hit(client: TestClient) -> None:
+    hit = client.post("/v1/search", json={"text": "chest"}).json()["hits"][0]
+    told = client.get(f"/v1/lineage/{hit['vector_id']}").json()
+    assert list(told) == ["vector", "embedding", "record", "objects", "upstream", "commits", "runs"]
+    assert told["embedding"]["weights_digest"] == hit["weights_digest"]
+
+
+def test_datasets(client: TestClient) -> None:
+    told = client.get("/v1/datasets").json()["datasets"]
+    assert [one["id"] for one in told] == ["tcia_catalog", "tcia_radiology"]
+    assert told[0]["spaces"][0]["encoder"] == "minilm@1"
+
+
+def test_openapi_has_examples_and_problem_responses(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["components"]["schemas"]["SearchBody"]["examples"]
+    answers = document["paths"]["/v1/search"]["post"]["responses"]
+    assert {"200", "401", "403", "404", "413", "422", "503"} == answers.keys()
+    for status, answer in answers.items():
+        media_type = "application/json" if status == "200" else "application/problem+json"
+        assert answer["content"].keys() == {media_type}
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+# -- permission
+
+
+def _asks_for_the_key(dependant: Dependant) -> bool:
+    return any(one.call is may_read or _asks_for_the_key(one) for one in dependant.dependencies)
+
+
+def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+    every = list(iter_route_contexts(app.routes))
+    assert {one.path for one in every if not _asks_for_the_key(one.dependant)} == OPEN_TO_ALL
+    assert {one.path for one in every} == OPEN_TO_ALL | {
+        "/openapi.json",
+        "/v1/search",
+        "/v1/lineage/{vector_id}",
+        "/v1/datasets",
+    }
+    del client.headers["Authorization"]
+    for one in every:
+        assert one.path and one.methods
+        path = one.path.replace("{vector_id}", "0" * 32)
+        answers = [client.request(method, path, json={"text": "x"}) for method in sorted(one.methods)]
+        assert {answer.status_code for answer in answers} == ({200} if one.path in OPEN_TO_ALL else {401})
+
+
+def test_there_is_nothing_else(client: TestClient) -> None:
+    for path in ("/docs", "/redoc", "/", "/metrics", "/v1", "/v1/search/", "/static/x"):
+        problem(client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Basic {key}"},
+        {"Authorization": "{key}"},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"X-API-Key": "k\u00e9y"},
+        {"Authorization": "Bearer wrong", "X-API-Key": "{key}"},
+    ],
+)
+def test_without_the_right_key_nothing_is_answered(client: TestClient, world: World, headers: dict[str, str]) -> None:
+    del client.headers["Authorization"]
+    raw = {name: value.format(key=key(world.settings)).encode("latin-1") for name, value in headers.items()}
+    answer = client.get("/v1/datasets", headers=raw)
+    assert problem(answer, 401)["code"] == "unauthorized"
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_key_is_taken_from_either_header(client: TestClient, world: World) -> None:
+    del client.headers["Authorization"]
+    assert client.get("/v1/datasets", headers={"X-API-Key": key(world.settings)}).status_code == 200
+
+
+def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    path = tmp_path / "keys" / "api.key"
+    app = create_app(settings)
+    assert not path.exists()
+    with TestClient(app, base_url="http://127.0.0.1"):
+        first = path.read_text()
+    with TestClient(create_app(settings), base_url="http://127.0.0.1"):
+        assert path.read_text() == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(first) == 64
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize("body", MALFORMED, ids=lambda body: json.dumps(body)[:40])
+def test_a_malformed_question_is_a_422(client: TestClient, body: Any) -> None:
+    told = problem(client.post("/v1/search", json=body), 422)
+    assert told["code"] in {"request_invalid", "query_invalid"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"text": ', 422),
+        (b'{"vector": [NaN, 1, 1, 1]}', 422),
+        (b'{"vector": [1e999, 1, 1, 1]}', 422),
+        (b'{"text": "\xff\xfe"}', 400),
+        (b'{"text": "\\ud800"}', 422),
+        (b'{"text": "x", "\\ud800": 1}', 422),
+        (b'{"text": ' + b"[" * 100_000, 400),
+        (b"", 422),
+    ],
+)
+def test_bytes_that_are_no_json_question_are_refused(client: TestClient, body: bytes, status: int) -> None:
+    problem(client.post("/v1/search", content=body, headers={"Content-Type": "application/json"}), status)
+
+
+def test_a_question_in_another_media_type_is_refused(client: TestClient) -> None:
+    problem(client.post("/v1/search", content=b'{"text": "x"}', headers={"Content-Type": "text/plain"}), 422)
+
+
+def test_a_refusal_names_fields_and_never_quotes_them(client: TestClient) -> None:
+    answer = client.post("/v1/search", json={"text": "JANE-DOE " * 2_000, "limit": "SECRET"})
+    told = problem(answer, 422)
+    assert {one["field"] for one in told["errors"]} == {"body.text", "body.limit"}
+    assert "JANE-DOE" not in answer.text and "SECRET" not in answer.text
+
+
+def test_a_refusal_of_many_fields_stays_small(client: TestClient) -> None:
+    assert len(client.post("/v1/search", json={"vector": ["x"] * 16_384}).content) < 4_096
+
+
+def test_domain_errors_keep_their_code_and_remedy(client: TestClient) -> None:
+    told = problem(client.post("/v1/search", json={"text": "x", "cohorts": ["moon"]}), 404)
+    assert (told["code"], "medvec partitions" in told["remedy"]) == ("not_found", True)
+    problem(client.get("/v1/lineage/" + "0" * 32), 404)
+    problem(client.get("/v1/lineage/nonsense"), 422)
+
+
+def test_a_wrong_method_or_a_preflight_is_a_405_without_cors(client: TestClient) -> None:
+    assert problem(client.get("/v1/search"), 405)["code"] == "method_not_allowed"
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    answer = client.options("/v1/search", headers=asked)
+    problem(answer, 405)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_large_body_is_refused_announced_or_streamed(client: TestClient) -> None:
+    body = b'{"text": "' + b"x" * MAX_BODY_BYTES + b'"}'
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
+
+    for content in (body, pieces()):
+        problem(client.post("/v1/search", content=content, headers={"Content-Type": "application/json"}), 413)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8087", "127.0.0.1.evil.example", "", "localhost@evil"])
+def test_a_name_rebound_to_loopback_is_refused(client: TestClient, host: str) -> None:
+    problem(client.get("/livez", headers={"Host": host}), 400)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8087", "[::1]:8087"])
+def test_loopback_names_are_answered(client: TestClient, host: str) -> None:
+    assert client.get("/livez", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
+def test_the_service_does_not_leave_loopback(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="not a loopback address"):
+        create_app(Settings(home=tmp_path, api_host=host))
+
+
+def test_every_answer_has_the_security_headers(client: TestClient) -> None:
+    answers = [
+        client.get("/livez"),
+        client.get("/v1/datasets"),
+        client.get("/nowhere"),
+        client.get("/livez", headers={"Host": "evil.example"}),
+        client.post("/v1/search", content=b"x" * (MAX_BODY_BYTES + 1)),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 413]
+    for answer in answers:
+        assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
+
+
+# -- health
+
+
+def test_alive_but_not_ready_while_the_index_is_down_and_ready_again_after(world: World) -> None:
+    down = True
+
+    @contextmanager
+    def flaky(settings: Settings) -> Iterator[Any]:
+        if down:
+            raise IndexUnavailable("the index at /secret/place does not answer", remedy="start it")
+        yield world.index
+
+    with TestClient(create_app(world.settings, flaky), base_url="http://127.0.0.1") as client:
+        assert client.get("/livez").json() == {"alive": True}
+        answer = client.get("/readyz")
+        assert problem(answer, 503)["code"] == "not_ready"
+        assert answer.headers["retry-after"]
+        assert "/secret/place" not in answer.text
+        down = False
+        assert client.get("/readyz").json() == {"ready": True}
+
+
+def test_one_index_connection_lives_as_long_as_the_app(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_encoder(monkeypatch)
+    events: list[str] = []
+
+    @contextmanager
+    def watched(settings: Settings) -> Iterator[Any]:
+        events.append("opened")
+        yield world.index
+        events.append("closed")
+
+    with TestClient(create_app(world.settings, watched), base_url="http://127.0.0.1") as client:
+        assert events == []
+        for _ in range(3):
+            client.post("/v1/search", json={"text": "x"}, headers={"X-API-Key": key(world.settings)})
+        assert events == ["opened"]
+    assert events == ["opened", "closed"]
+
+
+# -- what is never told
+
+
+def test_an_unexpected_error_tells_nothing_of_the_inside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: SearchEngine, request: Any) -> Any:
+        raise RuntimeError(f"could not answer {request.text}")
+
+    monkeypatch.setattr(SearchEngine, "search", broken)
+    with caplog.at_level(logging.DEBUG):
+        answer = client.post("/v1/search", json={"text": "JANE-DOE"})
+    told = problem(answer, 500)
+    assert "JANE-DOE" not in answer.text and "RuntimeError" not in answer.text
+    assert "JANE-DOE" not in caplog.text
+    incident = told["detail"].split("incident ")[1].rstrip(")")
+    [line] = [record.getMessage() for record in caplog.records if incident in record.getMessage()]
+    assert "RuntimeError at " in line and "test_api.py" in line
+
+
+def test_no_log_line_holds_a_question_a_path_or_a_query_string(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="medvec"):
+        client.post("/v1/search?name=JANE-DOE", json={"text": "JANE-DOE"})
+        client.post("/v1/search", json={"text": "JANE-DOE", "limit": 0})
+        client.get("/v1/lineage/JANE-DOE")
+        client.get("/JANE-DOE")
+    lines = [record.getMessage() for record in caplog.records if record.name == "medvec.api"]
+    assert [line.rsplit(" ", 2)[0] for line in lines] == [
+        "POST /v1/search 200",
+        "POST /v1/search 422",
+        "GET /v1/lineage/{vector_id} 422",
+        "GET unmatched 404",
+    ]
+    assert "JANE-DOE" not in "".join(lines)
+    assert "uvicorn.access" not in LOG_CONFIG["loggers"]
