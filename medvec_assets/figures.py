@@ -43,7 +43,7 @@ _STYLES = (
 )
 _BLUE, _RED = _STYLES[0][0], _STYLES[1][0]
 _MAX_BYTES = 60_000  # pictures stand in the rows of an event log
-_QUALITIES = ((110, 128), (88, 32), (60, 16))  # (dots per inch, colours), the first that fits _MAX_BYTES is taken
+_QUALITIES = ((110, 255), (88, 64), (60, 16))  # (dots per inch, colours), the first that fits _MAX_BYTES is taken
 
 
 def vector_map(vectors: NDArray[np.float32], labels: Sequence[str], title: str = "") -> bytes:
@@ -250,7 +250,9 @@ def _png(figure: Figure) -> bytes:
         raw, out = io.BytesIO(), io.BytesIO()
         figure.savefig(raw, format="png", dpi=dpi, metadata={"Software": None})
         with Image.open(raw) as image:
-            image.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+            # MAXCOVERAGE keeps the rare colours; the default merges those of a label with few points
+            palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            palette.save(out, format="png", optimize=True)
         if out.tell() <= _MAX_BYTES:
             break
     return out.getvalue()
