@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from medvec_assets import figures
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import Rejected, modality
+from medvec_assets.modalities.imaging import thumbnail
 from medvec_assets.stages import encoding
 from medvec_assets.stages import records as records_stage
 from medvec_assets.stages.context import Context
@@ -65,7 +66,7 @@ def _thumbnails(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> 
             if isinstance(item, Rejected):
                 continue
             body_part = json.loads(known[record_id]["attributes"]).get("body_part", "")
-            thumbnails.append(figures.thumbnail(item))
+            thumbnails.append(thumbnail(item))
             captions.append(f"{known[record_id]['modality']} {body_part}".strip())
     return {"thumbnails": _image(figures.thumbnail_sheet(thumbnails, captions))} if thumbnails else {}
 

@@ -104,7 +104,9 @@ class DatasetSpec(_Frozen):
     freshness: Freshness
     owners: tuple[str, ...]
     index_attributes: tuple[str, ...] = Field(description="record attributes that may stand in an index entity")
-    quarantine_threshold: float = Field(default=0.01, ge=0, le=1, description="share of objects; above it a check fails")
+    quarantine_threshold: float = Field(
+        default=0.01, ge=0, le=1, description="share of objects; above it a check fails"
+    )
     sample_cohorts: tuple[str, ...] | None = Field(
         default=None, description="the cohorts `medvec run` takes without --all; None means every cohort"
     )

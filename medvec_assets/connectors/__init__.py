@@ -72,7 +72,10 @@ class Connector(Protocol):
         ...
 
 
-_MODULES = {"idc_index": "medvec_assets.connectors.idc_index", "dicom_objects": "medvec_assets.connectors.dicom_objects"}
+_MODULES = {
+    "idc_index": "medvec_assets.connectors.idc_index",
+    "dicom_objects": "medvec_assets.connectors.dicom_objects",
+}
 
 
 def open_connector(name: str, settings: Settings, dataset_id: str) -> Connector:

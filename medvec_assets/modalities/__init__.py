@@ -68,7 +68,10 @@ class Modality(Protocol):
         ...
 
 
-_MODULES = {"series_descriptor": "medvec_assets.modalities.series_descriptor", "imaging": "medvec_assets.modalities.imaging"}
+_MODULES = {
+    "series_descriptor": "medvec_assets.modalities.series_descriptor",
+    "imaging": "medvec_assets.modalities.imaging",
+}
 
 
 @cache

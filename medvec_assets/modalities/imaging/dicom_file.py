@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import ObjectRejected
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_INFLATED_BYTES = 512 << 20  # of a deflated data set: zlib expands up to a thousandfold
+MAX_INFLATED_HEAD_BYTES = 8 << 20
+MAX_ELEMENTS = 20_000  # at the top level; real headers have a few hundred, and a file of zeros one per 8 bytes
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -71,10 +74,12 @@ def _silence_parsers() -> None:
     Filters by module and not `warnings.catch_warnings`, which swaps the process's filters and is unsafe with decode
     threads. Setting a filter again only moves it to the front, so that a later `simplefilter` does not undo it.
     """
+    import pydicom.config  # noqa: F401  (its import sets the logger's level, so it goes first)
+
     for module in (r"pydicom(\.|$)", r"medvec_assets\.modalities\.imaging(\.|$)"):
         warnings.filterwarnings("ignore", module=module)
     for name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
-        logging.getLogger(name).disabled = True
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # of its child loggers too
 
 
 # ---------------------------------------------------------------- reading
@@ -169,9 +174,12 @@ def _read_part10(data: bytes, only: list[str] | None) -> Dataset:
         raise rejected("missing_transfer_syntax", "names no transfer syntax", "re-export it with its file meta")
     file_start = file.tell()
     if syntax == _DEFLATED:
-        file, file_start = BytesIO(_inflated(data[file_start:])), 0
+        file, file_start = BytesIO(_inflated(data[file_start:], is_head=only is not None)), 0
+    elements = count()
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if next(elements) > MAX_ELEMENTS:
+            raise ValueError("more elements than any header has")
         return only is not None and tag.group >= 0x7FE0
 
     dataset = filereader.read_dataset(
@@ -188,11 +196,12 @@ def _read_part10(data: bytes, only: list[str] | None) -> Dataset:
     return dataset
 
 
-def _inflated(deflated: bytes) -> bytes:
-    """A deflated data set; refused at the limit, before the rest of a decompression bomb takes memory."""
+def _inflated(deflated: bytes, *, is_head: bool) -> bytes:
+    """A deflated data set, or as much of a head as is looked at. Refused at the limit, before the rest of a
+    decompression bomb takes memory."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(deflated, MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail:
+    inflated = inflater.decompress(deflated, MAX_INFLATED_HEAD_BYTES if is_head else MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail and not is_head:
         remedy = "store it uncompressed, or split it"
         raise rejected("dimensions_refused", f"inflates beyond {MAX_INFLATED_BYTES} bytes", remedy)
     return inflated

@@ -180,5 +180,6 @@ def _to_input(display: Array, upside_down: bool, mirrored: bool) -> NDArray[np.u
     axes = [axis for axis, turn in enumerate((upside_down, mirrored)) if turn]
     if axes:
         image = Flip(spatial_axis=axes)(image)
-    padded = np.asarray(SpatialPad((INPUT_SIDE, INPUT_SIDE))(image), dtype=np.uint8)
-    return np.ascontiguousarray(padded.transpose(1, 2, 0))
+    if rows != columns:
+        image = SpatialPad((INPUT_SIDE, INPUT_SIDE))(image)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(1, 2, 0))
