@@ -1,0 +1,20 @@
+"""Encoders: what turns a model input into a unit vector, at one version, with weights of a known digest.
+
+    protocol    EncoderCard (what is known without torch), Encoder (encode), the check of every output
+    registry    card(ref), load(ref): the only way in
+    runtime     device, precision, threads, the allocator
+    weights     reading weight files, from a package, a path or s3://, and refusing those of another digest
+    text, image the two families of encoders; efficientnet_lite is the definition of one network
+    custom      weights that a deployment brings itself; cards: the card that must stand beside them
+
+Does not belong here: making a model input of a record (modalities), fingerprints, batching over a partition (stages).
+Importing this package imports no torch: planning asks only for cards.
+"""
+
+from __future__ import annotations
+
+from resources.encoders.protocol import Encoder, EncoderCard
+from resources.encoders.registry import card, load
+from resources.encoders.runtime import precision
+
+__all__ = ["Encoder", "EncoderCard", "card", "load", "precision"]

@@ -1,0 +1,351 @@
+"""Collections and entities in Milvus: a server, or Milvus Lite as a server of our own.
+
+Belongs here: what medvec asks of an index, and what the tested servers (Milvus Lite 3.2.2, Milvus 2.3.5) need done
+differently. Does not belong here: which entities should be there (sync), generations and promotion, Arrow conversion.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resources.errors import IndexInvalid, IndexUnavailable
+from resources.settings import Settings
+from resources.vector_index import schema
+from resources.vector_index.connection import (
+    CALL_SECONDS,
+    COLLECTION_NOT_FOUND,
+    COLLECTION_NOT_LOADED,
+    Connection,
+    error_code,
+)
+from resources.vector_index.lite import lite_server
+from resources.vector_index.rows import slices
+from resources.vector_index.types import (
+    ENTITY_FIELDS,
+    MAX_RESULT_ROWS,
+    METRIC_KEY,
+    SCALAR_FIELDS,
+    UUID_KEY,
+    CollectionInfo,
+    CollectionSpec,
+    IndexHit,
+    KeyRange,
+    batches,
+    both,
+    collection_name,
+    id_filter,
+    key_ranges,
+    partition_filter,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pymilvus import MilvusClient
+
+T = TypeVar("T")
+
+LITE_WALK_ROWS = 65_536  # Lite scans the collection per query whatever it answers: few large answers
+DELETE_IDS = 2_048  # 80 kB of filter
+GET_IDS = 1_000  # 5 MB of 1280-d vectors
+SEARCH_HITS = 100_000  # queries x limit in one request: about 50 MB of hits
+SETTLE_SECONDS = 3_600.0  # 1 M x 384 rows took 616 s on two cores
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def open_index(settings: Settings) -> Iterator[VectorIndex]:
+    """The vector index of this deployment: an http(s):// server, or else a folder served by Milvus Lite.
+
+    Lite's server process is started if none runs for the folder, and stopped when its last user leaves.
+    Raises IndexUnavailable if nothing answers.
+    """
+    uri = settings.index
+    if uri.startswith(("http://", "https://")):
+        remedy = "check that Milvus runs there and that MEDVEC_INDEX_URI is right (`medvec doctor`)"
+        token = settings.index_token.get_secret_value()
+        with closing(Connection(uri, token, lite=False, remedy=remedy, is_alive=lambda: True)) as connection:
+            yield VectorIndex(connection)
+        return
+    with lite_server(Path(uri.removeprefix("file://"))) as server:
+        remedy = f"run the command again (it starts Milvus Lite); see {server.folder / 'server.log'}"
+        with closing(Connection(server.uri, "", lite=True, remedy=remedy, is_alive=server.is_alive)) as connection:
+            yield VectorIndex(connection)
+
+
+class VectorIndex:
+    """The collections of one server. Safe to share between threads.
+
+    Every method raises IndexUnavailable if the server does not answer and IndexInvalid if it refuses.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loaded: set[str] = set()
+        version = str(connection.call("tell its version", lambda client: client.get_server_version()))
+        self.server = f"milvus {version.removeprefix('v')}"
+        if connection.lite:
+            self.server = f"milvus-lite {version.removeprefix('milvus_lite-')}"
+
+    # -- collections
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted; no aliases."""
+        return sorted(self._connection.call("list collections", lambda client: client.list_collections()))
+
+    def describe(self, name: str) -> CollectionInfo | None:
+        """The collection (or an alias' target); None if absent. `uuid` is empty if medvec did not make it."""
+        found = self._description(name)
+        if found is None:
+            return None
+        properties = {str(key): str(value) for key, value in found.get("properties", {}).items()}
+        own = {key: value for key, value in properties.items() if not schema.is_reserved(key)}
+        return CollectionInfo(found["collection_name"], properties.get(UUID_KEY, ""), schema.dimension(found), own)
+
+    def ensure(self, spec: CollectionSpec) -> CollectionInfo:
+        """The collection, made with a fresh uuid if absent. IndexInvalid if one of that name is not `spec`'s kind."""
+        found = self._description(spec.name)
+        if found is None:
+            instance = str(uuid.uuid4())
+            self._loaded.discard(spec.name)
+            self._connection.call(
+                f"create {spec.name}", lambda client: schema.create(client, spec, instance, lite=self._connection.lite)
+            )
+            found = self._description(spec.name)
+        metric = (found or {}).get("properties", {}).get(METRIC_KEY)
+        info = self.describe(spec.name)
+        if info is None or not info.uuid or info.dim != spec.dim or metric != spec.metric:
+            have = f"{info.dim} dimensions, metric {metric or 'unknown'}" if info else "nothing"
+            raise IndexInvalid(
+                f"collection {spec.name} holds {have}, not {spec.dim} dimensions, metric {spec.metric}, made by medvec",
+                remedy="drop it and sync again, or use another generation",
+            )
+        self._ensure_index(spec.name)
+        return info
+
+    def drop(self, name: str) -> None:
+        """Removes the collection and the aliases that point at it. Nothing happens if it is absent."""
+        found = self._description(collection_name(name))
+        if found is None:
+            return
+
+        def drop_aliases(client: MilvusClient) -> None:
+            for alias in client.list_aliases(name)["aliases"]:
+                client.drop_alias(alias)
+
+        self._connection.call(f"drop the aliases of {name}", drop_aliases)
+        self._connection.call(f"drop {name}", lambda client: client.drop_collection(name, timeout=CALL_SECONDS))
+        self._loaded.discard(name)
+
+    def set_alias(self, alias: str, name: str) -> None:
+        """Points `alias` at `name`, whatever it pointed at before, in one step."""
+        collection_name(alias)
+        before = self.alias_target(alias)
+        if before == name:
+            return
+        self._loaded.discard(alias)
+        if before is None:
+            self._connection.call(f"create alias {alias}", lambda client: client.create_alias(name, alias))
+        else:
+            self._connection.call(f"move alias {alias}", lambda client: client.alter_alias(name, alias))
+
+    def alias_target(self, alias: str) -> str | None:
+        """The collection that `alias` points at; None if there is no such alias."""
+        found = self._description(alias)
+        return None if found is None or found["collection_name"] == alias else str(found["collection_name"])
+
+    # -- entities
+
+    def count(self, name: str, partition: str | None = None) -> int:
+        """Entities in the collection or one partition of it, strongly consistent."""
+        where = partition_filter(partition) if partition is not None else ""
+        if self._connection.lite and where:  # Lite's filtered count(*) reads every vector
+            return sum(len(rows) for rows in self._walk(name, where, ["entity_id"]))
+        return self._counted(name, where)
+
+    def fingerprints(self, name: str, partition: str) -> Iterator[dict[str, str]]:
+        """All of a partition's entities as chunks of entity_id -> row_fingerprint. Never silently incomplete."""
+        for rows in self._walk(name, partition_filter(partition), ["entity_id", "row_fingerprint"]):
+            yield {row["entity_id"]: row["row_fingerprint"] for row in rows}
+
+    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch]) -> int:
+        """Writes the entities of `rows` (ENTITY_SCHEMA), replacing those of the same id; returns their number.
+
+        `attributes` is a JSON object as text. All rows must be of `partition`. IndexInvalid if a batch breaks a rule.
+        """
+        where = partition_filter(partition)
+        info = self.describe(name)
+        if info is None:
+            raise IndexInvalid(f"collection {name} does not exist", remedy="run `medvec sync`")
+        filled = self._connection.lite or self._counted(name, where) > 0
+        written = 0
+        for batch in rows:
+            for entities in slices(batch, partition, info.dim):
+                self._replace(name, where, entities, filled)
+                written += len(entities)
+        return written
+
+    def delete(self, name: str, partition: str, entity_ids: Sequence[str]) -> int:
+        """Deletes these entities of one partition; an id that is absent or elsewhere is left alone.
+
+        Returns how many went, as the server counts: a Milvus server counts ids asked for.
+        """
+        where = partition_filter(partition)
+        deleted = 0
+        for ids in batches(entity_ids, DELETE_IDS):
+            deleted += self._delete(name, both(where, id_filter(ids)))
+        return deleted
+
+    def delete_partition(self, name: str, partition: str) -> None:
+        """Deletes every entity of the partition."""
+        self._delete(name, partition_filter(partition))
+
+    def settle(self, name: str) -> None:
+        """Makes what was written durable, indexed and loaded: on Lite each call on unflushed rows takes seconds.
+
+        Raises IndexUnavailable if the index is not built within SETTLE_SECONDS.
+        """
+        self._connection.call(f"flush {name}", lambda client: client.flush(name, timeout=CALL_SECONDS))
+        self._ensure_index(name)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not self._connection.call(f"describe the index of {name}", lambda client: schema.is_built(client, name)):
+            if time.monotonic() > deadline:
+                raise IndexUnavailable(
+                    f"the index of {name} was not built within {SETTLE_SECONDS:.0f} s",
+                    remedy="see the server's log and its index nodes, then run `medvec sync` again",
+                )
+            time.sleep(_POLL_SECONDS)
+        self._load(name)
+
+    def search(
+        self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None
+    ) -> list[list[IndexHit]]:
+        """The `limit` (at most 16,384) most similar entities of each of `vectors`, float32 [n, dim], best first.
+
+        `name` may be an alias. `ef` is HNSW's beam, raised to `limit` where smaller: a narrow beam finds too few.
+        `partitions` restricts the search; an empty sequence finds nothing.
+        """
+        if partitions is not None and not partitions:
+            return [[] for _ in vectors]
+        if not 1 <= limit <= MAX_RESULT_ROWS:
+            raise IndexInvalid(f"a search for {limit} hits", remedy=f"ask for 1 to {MAX_RESULT_ROWS}")
+        where = partition_filter(*partitions) if partitions else ""
+        queries = list(np.ascontiguousarray(vectors, dtype=np.float32))
+        at_once = max(1, min(1_000, SEARCH_HITS // limit))
+
+        def ask(client: MilvusClient, data: list[Any]) -> Any:
+            params = {"params": {"ef": max(ef, limit)}}
+            options: dict[str, Any] = {"search_params": params, "anns_field": "vector", "timeout": CALL_SECONDS}
+            return client.search(
+                name, data=data, filter=where, limit=limit, output_fields=list(SCALAR_FIELDS), **options
+            )
+
+        answer: list[list[IndexHit]] = []
+        for start in range(0, len(queries), at_once):
+            found = self._read(name, "search", partial(ask, data=queries[start : start + at_once]))
+            answer.extend([IndexHit(float(hit["distance"]), dict(hit["entity"])) for hit in hits] for hits in found)
+        return answer
+
+    def get(self, name: str, entity_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """These entities with all of ENTITY_FIELDS, in no order; an absent id is left out."""
+        found: list[dict[str, Any]] = []
+        for ids in batches(entity_ids, GET_IDS):
+            found.extend(self._query(name, id_filter(ids), list(ENTITY_FIELDS)))
+        return found
+
+    # -- how
+
+    def _description(self, name: str) -> dict[str, Any] | None:
+        def ask(client: MilvusClient) -> dict[str, Any] | None:
+            from pymilvus import MilvusException
+
+            try:
+                return dict(client.describe_collection(name))
+            except MilvusException as error:
+                if error_code(error) == COLLECTION_NOT_FOUND:
+                    return None
+                raise
+
+        return self._connection.call(f"describe {collection_name(name)}", ask)
+
+    def _ensure_index(self, name: str) -> None:
+        properties = (self._description(name) or {}).get("properties", {})
+        ensure = partial(schema.ensure_indexes, name=name, properties=properties, lite=self._connection.lite)
+        self._connection.call(f"index {name}", ensure)
+
+    def _load(self, name: str) -> None:
+        self._connection.call(f"load {name}", lambda client: client.load_collection(name, timeout=CALL_SECONDS))
+        self._loaded.add(name)
+
+    def _read(self, name: str, what: str, request: Callable[[MilvusClient], T]) -> T:
+        """A request that needs the collection loaded: after a restart of the server it no longer is."""
+        from pymilvus import MilvusException
+
+        def loaded(client: MilvusClient) -> T:
+            try:
+                return request(client)
+            except MilvusException as error:
+                if error_code(error) != COLLECTION_NOT_LOADED:
+                    raise
+            client.load_collection(name, timeout=CALL_SECONDS)
+            return request(client)
+
+        if collection_name(name) not in self._loaded:
+            self._load(name)
+        return self._connection.call(f"{what} {name}", loaded)
+
+    def _query(self, name: str, where: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
+        options: dict[str, Any] = {"consistency_level": "Strong", "timeout": CALL_SECONDS}
+        if limit is not None:
+            options["limit"] = limit
+        return self._read(
+            name, "query", lambda client: list(client.query(name, filter=where, output_fields=fields, **options))
+        )
+
+    def _counted(self, name: str, where: str) -> int:
+        return int(self._query(name, where, ["count(*)"])[0]["count(*)"])
+
+    def _walk(self, name: str, where: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        """All entities that fit `where`, range by range of their ids; an answer that comes back full is split."""
+        lite = self._connection.lite
+        limit = LITE_WALK_ROWS if lite else MAX_RESULT_ROWS
+        todo: list[KeyRange] = key_ranges(0 if lite else self._counted(name, where), limit)
+        while todo:
+            part = todo.pop()
+            rows = self._query(name, both(where, part.filter), fields, limit)
+            if len(rows) >= limit:
+                todo.extend(part.split(4))
+            elif rows:
+                yield rows
+
+    def _delete(self, name: str, where: str) -> int:
+        answer = self._connection.call(
+            f"delete from {name}", lambda client: client.delete(name, filter=where, timeout=CALL_SECONDS)
+        )
+        return len(answer) if isinstance(answer, list) else int(answer.get("delete_count", 0))
+
+    def _replace(self, name: str, where: str, entities: list[dict[str, Any]], filled: bool) -> None:
+        """Upsert on Lite. A server keeps both copies on insert, and 2.3.5 upserts into the wrong partition:
+        there delete, then insert; the delete is left out only on the first try into an empty partition."""
+        stale = both(where, id_filter([entity["entity_id"] for entity in entities]))
+        tries = 0
+
+        def send(client: MilvusClient) -> None:
+            nonlocal tries
+            tries += 1
+            if self._connection.lite:
+                client.upsert(name, data=entities, timeout=CALL_SECONDS)
+                return
+            if filled or tries > 1:
+                client.delete(name, filter=stale, timeout=CALL_SECONDS)
+            client.insert(name, data=entities, timeout=CALL_SECONDS)
+
+        self._connection.call(f"write to {name}", send, quotes=False)

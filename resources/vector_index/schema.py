@@ -1,0 +1,108 @@
+"""The schema and the indexes of a collection, as pymilvus wants them.
+
+Belongs here: fields, index parameters, what a given server lacks. Does not belong here: entities, retries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resources.vector_index.types import (
+    EF_CONSTRUCTION_KEY,
+    ENTITY_FIELDS,
+    HNSW_M_KEY,
+    MAX_BYTES,
+    METRIC_KEY,
+    RESERVED_PREFIX,
+    UUID_KEY,
+    CollectionSpec,
+)
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+SHARDS = 2  # write channels; Lite has one whatever it is told
+FILTERED_FIELDS = ("cohort", "license", "modality")  # get a scalar index on a server; Lite scans all rows anyway
+
+
+def is_reserved(key: str) -> bool:
+    """Whether a collection's property is the index's own."""
+    return key == UUID_KEY or key.startswith(RESERVED_PREFIX)
+
+
+def dimension(description: dict[str, Any]) -> int:
+    """Dimensions of the field `vector`; 0 if the collection has none."""
+    found = [item for item in description["fields"] if item["name"] == "vector"]
+    return int(found[0]["params"].get("dim", 0)) if found else 0
+
+
+def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: bool) -> None:
+    """Makes the collection with its properties. Nothing happens if another process was first."""
+    from pymilvus import DataType, MilvusClient, MilvusException
+
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for name in ENTITY_FIELDS:
+        if name == "vector":
+            schema.add_field(name, DataType.FLOAT_VECTOR, dim=spec.dim)
+        elif name in MAX_BYTES:
+            schema.add_field(
+                name,
+                DataType.VARCHAR,
+                max_length=MAX_BYTES[name],
+                is_primary=name == "entity_id",
+                is_partition_key=name == "partition",
+            )
+        else:
+            schema.add_field(name, DataType.JSON if name == "attributes" else DataType.INT64)
+    properties = spec.properties | {
+        UUID_KEY: instance,
+        METRIC_KEY: spec.metric,
+        HNSW_M_KEY: str(spec.hnsw_m),
+        EF_CONSTRUCTION_KEY: str(spec.ef_construction),
+    }
+    # Bounded: a Strong search waits 200 ms for the newest write. Counts and walks ask for Strong themselves.
+    options: dict[str, Any] = {"consistency_level": "Bounded", "properties": properties}
+    if not lite:
+        options["num_shards"] = SHARDS
+    try:
+        client.create_collection(spec.name, schema=schema, **options)
+    except MilvusException:
+        if not client.has_collection(spec.name):
+            raise
+
+
+def ensure_indexes(client: MilvusClient, name: str, properties: dict[str, str], *, lite: bool) -> None:
+    """Makes the HNSW index, and on a server the scalar ones, where they are missing. Does not wait for the build."""
+    present = set(client.list_indexes(name))
+    if "vector" not in present:
+        _create_index(
+            client,
+            name,
+            "vector",
+            index_type="HNSW",
+            metric_type=properties[METRIC_KEY],
+            params={"M": int(properties[HNSW_M_KEY]), "efConstruction": int(properties[EF_CONSTRUCTION_KEY])},
+        )
+    for field in () if lite else FILTERED_FIELDS:
+        if field not in present:
+            _create_index(client, name, field, index_type="Trie")  # 2.3.5 has no INVERTED for strings
+
+
+def is_built(client: MilvusClient, name: str) -> bool:
+    """Whether every sealed row is in the HNSW index. A server says Finished minutes before it is: count what pends."""
+    found = client.describe_index(name, "vector")
+    if found is None or found.get("index_type") != "HNSW":
+        return False
+    return str(found["state"]) == "Finished" and int(found["pending_index_rows"]) == 0
+
+
+def _create_index(client: MilvusClient, name: str, field: str, **parameters: Any) -> None:
+    from pymilvus import MilvusClient, MilvusException
+
+    index = MilvusClient.prepare_index_params()
+    index.add_index(field, index_name=field, **parameters)
+    try:
+        client.create_index(name, index, sync=False)
+    except MilvusException:
+        if field not in client.list_indexes(name):  # otherwise another process was first
+            raise

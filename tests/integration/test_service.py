@@ -1,0 +1,157 @@
+"""The service as people meet it: a real process on loopback over a lake and an index that the real stages filled."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+
+from medvec_assets.catalog import dataset
+from medvec_assets.stages import embeddings, manifest, records, vectors
+from medvec_assets.stages.context import Context
+from resources.lakehouse import Lakehouse
+from resources.settings import Settings
+from resources.vector_index import open_index
+
+pytestmark = pytest.mark.integration
+
+CATALOG = dataset("tcia_catalog")
+LIVER, BRAIN = "tcga_lihc", "upenn_gbm"
+SERIES_EACH = 150
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Running:
+    client: httpx.Client
+    log: Path
+
+
+def _real_index(folder: Path) -> Path:
+    """The first series of two collections of the real Imaging Data Commons index, in its own layout."""
+    package = find_spec("idc_index_data")
+    assert package is not None and package.origin is not None
+    rows = pl.scan_parquet(Path(package.origin).parent / "idc_index.parquet")
+    picked = [rows.filter(pl.col("collection_id") == name).head(SERIES_EACH) for name in (LIVER, BRAIN)]
+    path = folder / "idc_index.parquet"
+    pl.concat(picked).collect().write_parquet(path)
+    return path
+
+
+def _fill(settings: Settings) -> None:
+    with open_index(settings) as index:
+        ctx = Context(settings, Lakehouse.open(settings), run_id="run-of-the-test", index=index)
+        for partition in manifest.refresh(ctx, CATALOG).plan["partition"]:
+            records.build(ctx, CATALOG, partition)
+            embeddings.build(ctx, CATALOG, "text", partition)
+            vectors.build(ctx, CATALOG, "text", partition)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("home")
+    source = str(_real_index(home))
+    _fill(Settings(home=home, sources={"tcia_catalog": source}))
+    port = _free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVEC_")}
+    environment |= {"MEDVEC_HOME": str(home), "MEDVEC_API_PORT": str(port)}
+    log = home / "service.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=out, stderr=out)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_SECONDS) as client:
+            _wait_until_ready(client, process, log)
+            client.headers["X-API-Key"] = (home / "keys" / "api.key").read_text()
+            yield Running(client, log)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not ready in {START_SECONDS} s: {log.read_text()}")
+
+
+def _search(service: Running, **question: object) -> list[dict[str, object]]:
+    answer = service.client.post("/v1/search", json=question)
+    assert answer.status_code == 200, answer.text
+    hits: list[dict[str, object]] = answer.json()["hits"]
+    return hits
+
+
+def test_a_question_in_words_finds_what_it_names(service: Running) -> None:
+    for question, cohort in (("CT of the liver", LIVER), ("MR of the brain, glioblastoma", BRAIN)):
+        hits = _search(service, text=question, limit=5)
+        assert [hit["cohort"] for hit in hits] == [cohort] * 5
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)  # type: ignore[type-var]
+        assert str(hits[0]["source_uri"]).startswith("s3://idc-open-data")
+
+
+def test_a_cohort_restricts_and_an_unknown_one_is_refused(service: Running) -> None:
+    hits = _search(service, text="CT of the liver", cohorts=[BRAIN], limit=20)
+    assert hits and {hit["cohort"] for hit in hits} == {BRAIN}
+    assert service.client.post("/v1/search", json={"text": "x", "cohorts": ["moon"]}).status_code == 404
+
+
+def test_more_like_a_record_does_not_answer_with_itself(service: Running) -> None:
+    first = _search(service, text="CT of the liver", limit=1)[0]
+    for question in ({"record_id": first["record_id"]}, {"vector_id": first["vector_id"]}):
+        hits = _search(service, **question, limit=3)
+        assert len(hits) == 3
+        assert first["vector_id"] not in {hit["vector_id"] for hit in hits}
+
+
+def test_every_hit_can_be_followed_to_its_source(service: Running) -> None:
+    for hit in _search(service, text="brain tumour", limit=3):
+        told = service.client.get(f"/v1/lineage/{hit['vector_id']}").json()
+        assert told["vector"]["collection"] == "tcia_catalog__text__open__g1"
+        assert told["vector"]["index_receipt"]["entities"] > 0
+        assert told["embedding"]["weights_digest"] == hit["weights_digest"]
+        assert told["embedding"]["run_id"] == "run-of-the-test"
+        assert told["record"]["record_id"] == hit["record_id"]
+        assert [one["uri"] for one in told["objects"]] == [hit["source_uri"]]
+        assert told["objects"][0]["license"] == hit["license"]
+        assert told["upstream"]["version"]
+        assert [one["asset"] for one in told["commits"]] == ["manifest", "records", "text_embeddings", "text_vectors"]
+        assert [(one["run_id"], len(one["assets"])) for one in told["runs"]] == [("run-of-the-test", 4)]
+
+
+def test_datasets_count_what_was_filled(service: Running) -> None:
+    told = {one["id"]: one for one in service.client.get("/v1/datasets").json()["datasets"]}
+    cohorts = {one["cohort"]: one["objects"] for one in told["tcia_catalog"]["cohorts"]}
+    assert cohorts == {LIVER: SERIES_EACH, BRAIN: SERIES_EACH}
+    assert told["tcia_radiology"]["spaces"] == []
+
+
+def test_the_log_holds_routes_and_no_question(service: Running) -> None:
+    _search(service, text="JANE-DOE liver")
+    service.client.get("/v1/lineage/JANE-DOE?name=JANE-DOE")
+    log = service.log.read_text()
+    assert "POST /v1/search 200" in log
+    assert "GET /v1/lineage/{vector_id} 422" in log
+    assert "JANE-DOE" not in log

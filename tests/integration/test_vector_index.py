@@ -1,0 +1,300 @@
+"""The vector index against a real Milvus Lite server: one for the module, one collection per test."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from resources.errors import IndexInvalid, IndexUnavailable
+from resources.settings import Settings
+from resources.vector_index import (
+    ENTITY_FIELDS,
+    ENTITY_SCHEMA,
+    SCALAR_FIELDS,
+    CollectionSpec,
+    VectorIndex,
+    lite_server,
+    open_index,
+)
+
+pytestmark = pytest.mark.integration
+
+DIM = 32
+_names = count()
+
+
+def spec(dim: int = DIM, **properties: str) -> CollectionSpec:
+    """A collection no other test uses."""
+    return CollectionSpec(f"demo__text__open__g{next(_names)}", dim, "COSINE", 16, 200, properties)
+
+
+def clustered(rows: int, dim: int = DIM, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors around 20 centres: on unstructured ones recall means nothing."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(20, dim))
+    vectors = centres[random.integers(0, 20, rows)] + 0.3 * random.normal(size=(rows, dim))
+    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def entity_ids(partition: str, rows: int) -> list[str]:
+    """Ids spread evenly over the key space, as hashes are, and different in every partition."""
+    random = np.random.default_rng(list(partition.encode()))
+    return [random.bytes(16).hex() for _ in range(rows)]
+
+
+def batch(partition: str, vectors: NDArray[np.float32], fingerprint: str = "v1") -> pa.RecordBatch:
+    rows = len(vectors)
+    offsets = np.arange(rows + 1, dtype=np.int32) * vectors.shape[1]
+    columns = {
+        "entity_id": entity_ids(partition, rows),
+        "vector": pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel())),
+        "partition": [partition] * rows,
+        "cohort": [partition.partition(".")[0]] * rows,
+        "record_id": [f"{partition}/{row}" for row in range(rows)],
+        "members": list(range(1, rows + 1)),
+        "license": ["CC BY 4.0"] * rows,
+        "modality": ["CT"] * rows,
+        "part_kind": ["whole"] * rows,
+        "part_index": [0] * rows,
+        "row_fingerprint": [f"{fingerprint}-{row}" for row in range(rows)],
+        "delta_version": [7] * rows,
+        "attributes": ['{"body_part":"LIVER \\"left\\"","instances":12}'] * rows,
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=ENTITY_SCHEMA)
+
+
+def fingerprints(index: VectorIndex, name: str, partition: str) -> dict[str, str]:
+    return {key: value for chunk in index.fingerprints(name, partition) for key, value in chunk.items()}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
+    with open_index(Settings(home=tmp_path_factory.mktemp("index"))) as opened:
+        yield opened
+
+
+def test_it_names_its_server(index: VectorIndex) -> None:
+    assert index.server == "milvus-lite 3.2.2"
+
+
+def test_a_collection_is_made_once_and_keeps_its_uuid_and_properties(index: VectorIndex) -> None:
+    wanted = spec(encoder="minilm@1")
+    assert index.describe(wanted.name) is None
+    made = index.ensure(wanted)
+    assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1"})
+    assert index.ensure(wanted) == made == index.describe(wanted.name)
+    index.drop(wanted.name)
+    assert index.describe(wanted.name) is None
+    assert index.ensure(wanted).uuid != made.uuid
+
+
+def test_two_makers_at_once_agree_on_one_uuid(index: VectorIndex) -> None:
+    wanted = spec()
+    with ThreadPoolExecutor(4) as pool:
+        assert len({info.uuid for info in pool.map(index.ensure, [wanted] * 4)}) == 1
+
+
+def test_a_collection_of_another_kind_is_refused(index: VectorIndex) -> None:
+    wanted = spec()
+    index.ensure(wanted)
+    with pytest.raises(IndexInvalid, match="holds 32 dimensions, metric COSINE"):
+        index.ensure(CollectionSpec(wanted.name, 64, "COSINE", 16, 200, {}))
+    with pytest.raises(IndexInvalid, match="metric"):
+        index.ensure(CollectionSpec(wanted.name, DIM, "IP", 16, 200, {}))
+
+
+def test_what_is_written_is_read_back_whole(index: VectorIndex) -> None:
+    wanted, vectors = spec(), clustered(300)
+    index.ensure(wanted)
+    rows = batch("ct_lung.01", vectors)
+    assert index.write(wanted.name, "ct_lung.01", [rows.slice(0, 100), rows.slice(100)]) == 300
+    ids = rows["entity_id"].to_pylist()
+    found = {entity["entity_id"]: entity for entity in index.get(wanted.name, [*ids, "f" * 32])}
+    assert set(found) == set(ids)
+    entity = found[ids[41]]
+    assert set(entity) == set(ENTITY_FIELDS)
+    assert entity["attributes"] == {"body_part": 'LIVER "left"', "instances": 12}
+    assert (entity["members"], entity["record_id"], entity["delta_version"]) == (42, "ct_lung.01/41", 7)
+    np.testing.assert_allclose(entity["vector"], vectors[41], atol=1e-6)
+
+
+def test_writing_again_replaces_before_and_after_a_flush(index: VectorIndex) -> None:
+    wanted, vectors = spec(), clustered(200)
+    index.ensure(wanted)
+    for fingerprint in ("v1", "v2"):
+        index.write(wanted.name, "p", [batch("p", vectors, fingerprint)])
+    index.settle(wanted.name)
+    index.write(wanted.name, "p", [batch("p", vectors, "v3").slice(0, 50)])
+    for _ in range(2):
+        assert index.count(wanted.name) == index.count(wanted.name, "p") == 200
+        values = list(fingerprints(index, wanted.name, "p").values())
+        assert sum(value.startswith("v3-") for value in values) == 50
+        assert sum(value.startswith("v2-") for value in values) == 150
+        index.settle(wanted.name)
+
+
+def test_fingerprints_are_complete_where_one_answer_cannot_hold_them(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = replace(spec(dim=2), hnsw_m=4, ef_construction=16)  # the graph does not matter here, its build time does
+    index.ensure(wanted)
+    big, other = batch("big", clustered(20_000, 2)), batch("other", clustered(500, 2))
+    index.write(wanted.name, "big", [big])
+    index.write(wanted.name, "other", [other])
+    index.settle(wanted.name)
+    expected = dict(zip(big["entity_id"].to_pylist(), big["row_fingerprint"].to_pylist(), strict=True))
+    assert fingerprints(index, wanted.name, "big") == expected
+    monkeypatch.setattr("resources.vector_index.milvus.LITE_WALK_ROWS", 4_096)  # full answers, split and asked again
+    chunks = list(index.fingerprints(wanted.name, "big"))
+    assert max(map(len, chunks)) < 4_096
+    assert {key: value for chunk in chunks for key, value in chunk.items()} == expected
+    assert sum(map(len, chunks)) == 20_000
+    assert index.count(wanted.name, "big") == 20_000
+    assert index.count(wanted.name) == 20_500
+
+
+def test_an_empty_or_unknown_partition_has_nothing(index: VectorIndex) -> None:
+    wanted = spec()
+    index.ensure(wanted)
+    assert fingerprints(index, wanted.name, "nowhere") == {}
+    assert index.count(wanted.name, "nowhere") == 0
+    assert index.search(wanted.name, clustered(2), 5, ef=64) == [[], []]
+
+
+def test_a_delete_is_scoped_by_its_partition(index: VectorIndex) -> None:
+    wanted = spec()
+    index.ensure(wanted)
+    for partition in ("a", "b"):
+        index.write(wanted.name, partition, [batch(partition, clustered(100))])
+    ids = entity_ids("a", 100)
+    assert index.delete(wanted.name, "b", ids) == 0
+    assert index.count(wanted.name) == 200
+    index.settle(wanted.name)
+    assert index.delete(wanted.name, "a", ids[:30]) == 30
+    assert set(fingerprints(index, wanted.name, "a")) == set(ids[30:])
+    index.delete_partition(wanted.name, "a")
+    index.settle(wanted.name)
+    assert (index.count(wanted.name, "a"), index.count(wanted.name, "b")) == (0, 100)
+    assert index.delete(wanted.name, "a", ids) == 0
+
+
+def test_search_finds_the_exact_neighbours_with_and_without_partitions(index: VectorIndex) -> None:
+    wanted = spec()
+    index.ensure(wanted)
+    partitions = ["a", "b", "c"]
+    vectors = {partition: clustered(1_500, seed=seed) for seed, partition in enumerate(partitions)}
+    for partition, some in vectors.items():
+        index.write(wanted.name, partition, [batch(partition, some)])
+    index.settle(wanted.name)
+    queries = clustered(20, seed=7)
+    for chosen in (None, ["b"], ["a", "c"]):
+        among = np.concatenate([vectors[partition] for partition in chosen or partitions])
+        best = np.sort(queries @ among.T, axis=1)[:, ::-1]
+        answer = index.search(wanted.name, queries, 10, ef=64, partitions=chosen)
+        scores = np.array([[hit.score for hit in hits] for hits in answer])
+        assert np.all(np.diff(scores) <= 0)
+        # Tie-aware recall: a hit counts if it is no worse than the true tenth.
+        assert np.mean(scores >= best[:, 9:10] - 1e-5) >= 0.99
+        assert {hit.entity["partition"] for hits in answer for hit in hits} <= set(chosen or partitions)
+        assert set(answer[0][0].entity) == set(SCALAR_FIELDS)
+    assert index.search(wanted.name, queries, 10, ef=64, partitions=[]) == [[]] * 20
+    assert [len(hits) for hits in index.search(wanted.name, queries[:2], 300, ef=16)] == [300, 300]
+
+
+def test_a_search_of_many_queries_answers_each_in_its_place(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.vector_index.milvus.SEARCH_HITS", 30)
+    wanted, vectors = spec(), clustered(50)
+    index.ensure(wanted)
+    index.write(wanted.name, "p", [batch("p", vectors)])
+    answer = index.search(wanted.name, vectors, 1, ef=64)
+    assert [hits[0].entity["record_id"] for hits in answer] == [f"p/{row}" for row in range(50)]
+
+
+def test_an_alias_moves_in_one_step_and_goes_with_its_collection(index: VectorIndex) -> None:
+    first, second, alias = spec(), spec(), f"demo__text__alias{next(_names)}"
+    for number, wanted in enumerate((first, second)):
+        index.ensure(wanted)
+        index.write(wanted.name, "p", [batch("p", clustered(10 + number))])
+    assert index.alias_target(alias) is None
+    for wanted, rows in ((first, 10), (second, 11), (second, 11)):
+        index.set_alias(alias, wanted.name)
+        assert index.alias_target(alias) == wanted.name
+        assert len(index.search(alias, clustered(1), 50, ef=64)[0]) == rows
+    assert alias not in index.collections()
+    assert index.alias_target(second.name) is None
+    index.drop(second.name)
+    assert index.alias_target(alias) is None
+    index.drop(second.name)
+
+
+def test_writers_of_one_collection_lose_nothing(index: VectorIndex) -> None:
+    wanted = spec()
+    index.ensure(wanted)
+
+    def write(partition: str) -> None:
+        for part in range(5):
+            index.write(wanted.name, partition, [batch(partition, clustered(200)).slice(part * 40, 40)])
+            index.settle(wanted.name)
+
+    partitions = [f"p{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, partitions))
+    assert index.count(wanted.name) == 800
+    for partition in partitions:
+        assert set(fingerprints(index, wanted.name, partition)) == set(entity_ids(partition, 200))
+
+
+def test_what_the_index_does_not_have_or_take_is_refused(index: VectorIndex) -> None:
+    with pytest.raises(IndexInvalid, match="does not exist"):
+        index.write("absent", "p", [])
+    with pytest.raises(IndexInvalid, match="cannot load absent"):
+        index.count("absent")
+    with pytest.raises(IndexInvalid, match="1 to 16384"):
+        index.search("absent", clustered(1), 20_000, ef=64)
+    wanted = spec()
+    index.ensure(wanted)
+    with pytest.raises(IndexInvalid, match="not 32 dimensions"):
+        index.write(wanted.name, "p", [batch("p", clustered(3, 64))])
+    assert index.count(wanted.name) == 0
+
+
+def test_rows_acknowledged_before_kill_9_are_there_afterwards(tmp_path: Path) -> None:
+    settings, wanted, vectors = Settings(home=tmp_path), spec(), clustered(400)
+    with open_index(settings) as index, lite_server(tmp_path / "index") as server:
+        uuid = index.ensure(wanted).uuid
+        index.write(wanted.name, "p", [batch("p", vectors).slice(0, 200)])
+        index.settle(wanted.name)
+        index.write(wanted.name, "p", [batch("p", vectors).slice(200)])
+        index.delete(wanted.name, "p", entity_ids("p", 10))
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(IndexUnavailable, match="cannot") as error:
+            index.count(wanted.name)
+        assert "server.log" in error.value.remedy
+    with open_index(settings) as index:
+        found = index.describe(wanted.name)
+        assert found is not None
+        assert found.uuid == uuid
+        assert set(fingerprints(index, wanted.name, "p")) == set(entity_ids("p", 400)[10:])
+        assert index.search(wanted.name, vectors[399:], 1, ef=64)[0][0].entity["record_id"] == "p/399"
+
+
+def test_a_server_that_does_not_answer_is_unavailable_and_no_secret_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resources.vector_index.connection.CONNECT_SECONDS", 0.2)
+    settings = Settings(index_uri="http://somebody:geheim1@127.0.0.1:1", index_token="geheim2")
+    with pytest.raises(IndexUnavailable, match="cannot connect") as error, open_index(settings):
+        pass
+    assert "geheim" not in str(error.value)
+    assert "MEDVEC_INDEX_URI" in error.value.remedy
