@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from resources.errors import CommitConflict, MedvecError, StorageError
@@ -32,6 +32,9 @@ from resources.tables import TableSpec
 APPEND_RETRIES = 200
 # A replace is only ever retried against commits to other partitions, which do not conflict.
 REPLACE_RETRIES = 200
+# A replace of everything conflicts with every commit. delta-rs sees that only by the files both remove: of two that
+# began on an empty table both would land, and every row stand twice.
+WHOLE_RETRIES = 0
 # 8,192 rows of 384 float32 are 12 MB: the writer's buffer stays small whatever the partition's size.
 VECTOR_ROW_GROUP = 8_192
 ROW_GROUP = 65_536
@@ -107,6 +110,12 @@ class Snapshot:
         with _named_failures(self.spec):
             return {str(entry[column]) for entry in self._table.partitions()}
 
+    def transaction_version(self, application: str) -> int:
+        """The version that the newest commit of `application` carried (see `replace`); -1 if it never committed."""
+        with _named_failures(self.spec):
+            version = self._table.transaction_version(application)
+        return -1 if version is None else version
+
     def commits(self) -> list[dict[str, Any]]:
         """What Delta's log still tells, newest first. A convenience: the record of lineage is audit/materializations."""
         with _named_failures(self.spec):
@@ -176,10 +185,12 @@ class Lakehouse:
         where: Mapping[str, str],
         batches: Iterable[pa.RecordBatch],
         metadata: Mapping[str, Any],
+        transaction: tuple[str, int] | None = None,
     ) -> Commit:
         """Atomically replace the rows equal to `where` (everything, if empty) by `batches`, streamed.
 
         `base` is the snapshot opened when the run began: CommitConflict if anything matching changed since.
+        `transaction` is an (application, version) that becomes readable with the commit or not at all.
         """
         spec = base.spec
         stream = _Counted(batches)
@@ -194,7 +205,7 @@ class Lakehouse:
                 mode="overwrite",
                 predicate=" AND ".join(f"{name} = '{_quoted(value)}'" for name, value in where.items()) or None,
                 writer_properties=_writer(spec),
-                commit_properties=_commit(metadata, REPLACE_RETRIES),
+                commit_properties=_commit(metadata, REPLACE_RETRIES if where else WHOLE_RETRIES, transaction),
             )
         return Commit(spec.path, self.uri(spec), handle.version(), stream.rows)
 
@@ -247,9 +258,11 @@ def _writer(spec: TableSpec) -> WriterProperties:
     return WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=rows)
 
 
-def _commit(metadata: Mapping[str, Any], retries: int) -> CommitProperties:
+def _commit(metadata: Mapping[str, Any], retries: int, transaction: tuple[str, int] | None = None) -> CommitProperties:
     return CommitProperties(
-        custom_metadata={"medvec": json.dumps(dict(metadata), sort_keys=True)}, max_commit_retries=retries
+        custom_metadata={"medvec": json.dumps(dict(metadata), sort_keys=True)},
+        max_commit_retries=retries,
+        app_transactions=[Transaction(*transaction)] if transaction else None,
     )
 
 
@@ -269,7 +282,7 @@ def _named_failures(spec: TableSpec, producer: Callable[[], Exception | None] = 
             f"another run committed to the same part of {spec.path} first",
             remedy="run again: it starts from the new version",
         ) from error
-    except (DeltaError, OSError) as error:
+    except (DeltaError, OSError, pa.ArrowException) as error:
         if (own := producer()) is not None:
             raise own from error
         raise _storage_error(spec, error) from error
@@ -289,8 +302,10 @@ def _storage_error(spec: TableSpec, error: Exception) -> StorageError:
             remedy="check who owns the lake's folder, or the bucket's policy and credentials",
             code="storage_denied",
         )
+    # The first line only: below it delta-rs previews the rows it refuses, which may be a person's.
+    summary = text.partition("\n")[0][:200]
     return StorageError(
-        f"table {spec.path} could not be read or written ({type(error).__name__}: {text[:200]})",
+        f"table {spec.path} could not be read or written ({type(error).__name__}: {summary})",
         remedy="check that the lake's URI answers (medvec doctor), then run again",
         retryable=True,
     )

@@ -1,25 +1,30 @@
-"""What every stage is given, and the two helpers all of them share.
+"""What every stage is given, and the helpers all of them share.
 
 Belongs here: the run's handles (settings, lake, index, audit) and progress. Does not belong here: any step's own logic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from medvec_assets import provenance
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import Connector, open_connector
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from resources import policy
-from resources.audit import Audit, Materialization
-from resources.lakehouse import Lakehouse
+from resources.audit import Audit, ChainKey, Materialization
+from resources.errors import StorageError
+from resources.lakehouse import Lakehouse, Snapshot
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,13 +80,60 @@ class Context:
             )
         )
 
+    def transaction(self, spec: DatasetSpec, chain: ChainKey) -> tuple[str, int]:
+        """What a commit of `chain` carries: the sequence of the audit row that will follow it (see `is_ahead`)."""
+        head = self.audit.latest(spec.id).get(chain)
+        return "/".join(chain), _following(head)
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder for this stage's spools; gone when the stage ends, and nothing but speed is lost with it."""
+        """A folder for this stage's spools; gone when the stage ends, and nothing but speed is lost with it.
+
+        Removes what killed runs left: their locks died with them. Raises StorageError `disk_full`.
+        """
         root = self.settings.home / "scratch"
         root.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=root) as folder:
-            yield Path(folder)
+        for abandoned in root.glob("*.lock"):
+            _remove_if_abandoned(abandoned)
+        folder = root / uuid4().hex
+        with FileLock(folder.with_suffix(".lock")):
+            try:
+                folder.mkdir()
+                yield folder
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise StorageError(
+                    f"the disk is full: a spool below {root} could not be written; nothing was committed",
+                    remedy="free space on the volume of MEDVEC_HOME and run again: finished vectors are staged and adopted",
+                    code="disk_full",
+                ) from error
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def is_ahead(chain: ChainKey, head: Mapping[str, Any] | None, *snapshots: Snapshot | None) -> bool:
+    """Whether one of the tables holds a commit of `chain` that `head`, its newest audit row, does not tell of.
+
+    A run killed between its commit and its audit row leaves that. What `head` says of the rows is then not true: its
+    digests prove nothing, not even when the inputs have gone back to what they were.
+    """
+    application, following = "/".join(chain), _following(head)
+    return any(table is not None and table.transaction_version(application) >= following for table in snapshots)
+
+
+def _following(head: Mapping[str, Any] | None) -> int:
+    return head["sequence"] + 1 if head is not None else 0
+
+
+def _remove_if_abandoned(lock: Path) -> None:
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        return  # a stage of this or another process is using it
 
 
 @dataclass(frozen=True)

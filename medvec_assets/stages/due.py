@@ -6,12 +6,19 @@ Dagster's automation (which is told of changed partitions by the manifest asset)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import embeddings, generations, records, vectors
-from medvec_assets.stages.context import Context
+from medvec_assets.stages.context import Context, is_ahead
 from medvec_assets.stages.manifest import current_plan
+from resources import tables
+from resources.audit import ChainKey
+from resources.lakehouse import Snapshot
+
+_KILLED = "a run was killed between its commit and its audit row"
 
 
 @dataclass(frozen=True)
@@ -26,45 +33,68 @@ class PartitionState:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What every partition is judged by, read once: tables first, so that no audit row is missing for what they hold."""
+
+    heads: dict[ChainKey, dict[str, Any]]
+    silver: tuple[Snapshot | None, ...]
+    gold: Mapping[str, tuple[Snapshot | None, ...]]
+    counted: set[tuple[str, str]] | None
+
+
 def partition_states(ctx: Context, spec: DatasetSpec, cohorts: tuple[str, ...] | None = None) -> list[PartitionState]:
     """Every planned partition (of `cohorts`, if given), by name."""
     plan = current_plan(ctx, spec).sort("partition")
+    aside = ctx.lake.snapshot(tables.quarantine(spec.id))
+    silver = (ctx.lake.snapshot(tables.records(spec.id)), aside)
+    gold = {space: (ctx.lake.snapshot(tables.embeddings(spec.id, space)), aside) for space in spec.spaces}
     counted = _counted_collections(ctx, spec) if ctx.index is not None else None
+    known = _Known(ctx.audit.latest(spec.id), silver, gold, counted)
     states = []
     for row in plan.iter_rows(named=True):
         if cohorts is not None and row["cohort"] not in cohorts:
             continue
-        state, reason = _state(ctx, spec, row["partition"], row["content_digest"], counted)
+        found = _silver_state(ctx, spec, row["partition"], row["content_digest"], known)
+        spaces = (_space_state(ctx, spec, space, row["partition"], known) for space in spec.spaces)
+        state, reason = found or next(filter(None, spaces), ("current", ""))
         states.append(PartitionState(row["partition"], row["cohort"], row["objects"], row["size_bytes"], state, reason))
     return states
 
 
-def _state(
-    ctx: Context, spec: DatasetSpec, partition: str, planned_digest: str, counted: set[tuple[str, str]] | None
-) -> tuple[str, str]:
-    heads = ctx.audit.latest(spec.id)
-    head = heads.get((records.ASSET, "-", partition))
+def _silver_state(
+    ctx: Context, spec: DatasetSpec, partition: str, planned_digest: str, known: _Known
+) -> tuple[str, str] | None:
+    """(asset, reason) if the partition's records have something to do."""
+    chain = records.chain_of(partition)
+    head = known.heads.get(chain)
     if head is None:
         return records.ASSET, "never materialized"
     if head["input_digest"] != records.expected_input(ctx, spec, planned_digest):
         return records.ASSET, "its content, a rule or the normalisation changed"
-    for space in spec.spaces:
-        for version in generations.maintained_versions(ctx, spec, space):
-            asset = embeddings.asset_name(space)
-            found = heads.get((asset, version, partition))
-            aim = embeddings.target(ctx, spec, space, version)
-            if found is None or found["input_digest"] != embeddings.expected_input(aim, head["output_digest"]):
-                return asset, "never materialized" if found is None else "its records or the encoder changed"
-            indexed = heads.get((vectors.asset_name(space), version, partition))
-            if indexed is None or indexed["input_digest"] != vectors.expected_input(
-                vectors.asset_name(space), found, indexed["table_path"]
-            ):
-                return vectors.asset_name(space), "the index is behind gold"
-            if counted is not None and any(
-                (name, partition) not in counted for name in indexed["table_path"].split(",")
-            ):
-                return vectors.asset_name(space), "the index does not agree with its receipt"
-    return "current", ""
+    return (records.ASSET, _KILLED) if is_ahead(chain, head, *known.silver) else None
+
+
+def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, known: _Known) -> tuple[str, str] | None:
+    """(asset, reason) if a maintained version of the space has something to do, given that the records have not."""
+    head = known.heads[records.chain_of(partition)]
+    for version in generations.maintained_versions(ctx, spec, space):
+        chain = embeddings.chain_of(space, version, partition)
+        found = known.heads.get(chain)
+        aim = embeddings.target(ctx, spec, space, version)
+        if found is None or found["input_digest"] != embeddings.expected_input(aim, head["output_digest"]):
+            return chain[0], "never materialized" if found is None else "its records or the encoder changed"
+        if is_ahead(chain, found, *known.gold[space]):
+            return chain[0], _KILLED
+        asset = vectors.asset_name(space)
+        indexed = known.heads.get((asset, version, partition))
+        if indexed is None or indexed["input_digest"] != vectors.expected_input(asset, found, indexed["table_path"]):
+            return asset, "the index is behind gold"
+        # A partition without one entity has no collection to be counted in.
+        collections = [name for name in indexed["table_path"].split(",") if name]
+        if known.counted is not None and any((name, partition) not in known.counted for name in collections):
+            return asset, "the index does not agree with its receipt"
+    return None
 
 
 def _counted_collections(ctx: Context, spec: DatasetSpec) -> set[tuple[str, str]]:
@@ -82,8 +112,10 @@ def _counted_collections(ctx: Context, spec: DatasetSpec) -> set[tuple[str, str]
         if info is None:
             continue
         mine = [receipt for receipt in found if receipt["collection_uuid"] == info.uuid]
-        whole = ctx.index.count(name) == sum(int(str(receipt["entities"])) for receipt in mine)
-        for receipt in mine:
+        closed = [receipt for receipt in mine if receipt["entities"] != vectors.UNFINISHED]
+        entities = sum(int(str(receipt["entities"])) for receipt in closed)
+        whole = len(closed) == len(mine) and ctx.index.count(name) == entities
+        for receipt in closed:
             partition = str(receipt["partition"])
             if whole or ctx.index.count(name, partition) == receipt["entities"]:
                 agreed.add((name, partition))

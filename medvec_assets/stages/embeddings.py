@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 
 from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.modalities import modality
+from medvec_assets.modalities import Rejected, modality
 from medvec_assets.stages import encoding, generations, quarantine
 from medvec_assets.stages import records as records_stage
-from medvec_assets.stages.context import Context, Outcome
+from medvec_assets.stages.context import Context, Outcome, is_ahead
 from medvec_assets.stages.staging import Origin, Staging, VectorScratch
 from resources import encoders, tables
+from resources.audit import ChainKey
 from resources.encoders import EncoderCard
-from resources.errors import NotFound
+from resources.errors import CommitConflict, NotFound
 from resources.lakehouse import Snapshot
 
 COMMIT_ROWS = 8_192
@@ -59,6 +61,11 @@ _ROW_COLUMNS = (
 
 def asset_name(space: str) -> str:
     return f"{space}_embeddings"
+
+
+def chain_of(space: str, space_version: str, partition: str) -> ChainKey:
+    """The audit chain of a partition's embeddings at one version of a space."""
+    return (asset_name(space), space_version, partition)
 
 
 @dataclass(frozen=True)
@@ -106,47 +113,41 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> dict[s
 def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
     started = time.monotonic()
     asset, spec = asset_name(aim.space), aim.spec
-    upstream = ctx.audit.latest(spec.id).get((records_stage.ASSET, "-", partition))
-    if upstream is None:
-        raise NotFound(
-            f"partition {partition!r} of {spec.id} has no records yet",
-            remedy=f"materialize {spec.id}/records for this partition first",
-        )
+    upstream, records = _upstream(ctx, spec, partition)
     key = expected_input(aim, upstream["output_digest"])
-    head = ctx.audit.latest(spec.id).get((asset, aim.space_version, partition))
-    if head is not None and head["input_digest"] == key:
+    chain = chain_of(aim.space, aim.space_version, partition)
+    head = ctx.audit.latest(spec.id).get(chain)
+    table = tables.embeddings(spec.id, aim.space)
+    base, aside = ctx.lake.ensure(table), ctx.lake.snapshot(tables.quarantine(spec.id))
+    if head is not None and head["input_digest"] == key and not is_ahead(chain, head, base, aside):
         return records_stage.from_audit(head)
 
-    table = tables.embeddings(spec.id, aim.space)
-    base = ctx.lake.ensure(table)
-    records = ctx.lake.snapshot(tables.records(spec.id))
-    assert records is not None  # its materialization is in the audit
     wanted = _wanted(records, aim, partition)
     stored = stored_digest(base, aim.space_version, partition)
-    digest, computed, failed, version = _digest(wanted), 0, 0, base.version
+    digest, computed, refused, version = _digest(wanted), 0, [], base.version
     changed = digest != stored
-    if changed:
+    staging = Staging(ctx.lake.root, spec.id, aim.space, aim.space_version, partition)
+    if not changed:
+        quarantine.replace(ctx, spec, chain, [])
+    else:
         with ctx.scratch() as folder:
             scratch = VectorScratch(folder, aim.card.dim)
-            staging = Staging(ctx.lake.root, spec.id, aim.space, aim.space_version, partition)
-            _adopt(scratch, staging, set(wanted["fingerprint"]))
+            segments = _adopt(scratch, staging, set(wanted["fingerprint"]))
             _reuse(scratch, base, aim, partition, set(wanted["fingerprint"]))
-            failures = _encode_missing(ctx, aim, partition, records, wanted, scratch, staging)
+            failures = _encode_missing(ctx, aim, partition, records, wanted, scratch, staging, segments)
             computed = wanted["fingerprint"].n_unique() - failures.known
-            failed = len(failures.rejected)
-            quarantine.replace(
-                ctx, spec, asset, partition, [(r.object_id, r.disposition, r.code, r.remedy) for r in failures.rejected]
-            )
+            refused = _refused(wanted, failures.rejected)
+            quarantine.replace(ctx, spec, chain, refused)
             wanted = wanted.filter(pl.col("fingerprint").is_in(scratch.known()))
             digest = _digest(wanted)
             changed = digest != stored
             if changed:
                 facts = _facts(ctx, aim, partition, digest)
                 where = {"space_version": aim.space_version, "partition": partition}
-                rows = _rows(aim, partition, wanted, scratch)
-                version = ctx.lake.replace(base, where, rows, facts).version
-            staging.clear()
+                rows, following = _rows(aim, partition, wanted, scratch), ctx.transaction(spec, chain)
+                version = ctx.lake.replace(base, where, rows, facts, following).version
             scratch.close()
+    staging.clear()
     outcome = Outcome(
         table_path=table.path,
         table_version=version,
@@ -155,7 +156,7 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
         rows_out=wanted.height,
         computed=computed,
         skipped=wanted.height - computed,
-        quarantined=failed,
+        quarantined=len(refused),
         input_digest=key,
         output_digest=digest,
         seconds=time.monotonic() - started,
@@ -175,11 +176,30 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
         rows_out=outcome.rows_out,
         rows_computed=computed,
         rows_skipped=outcome.skipped,
-        rows_quarantined=failed,
+        rows_quarantined=len(refused),
         input_digest=key,
         output_digest=digest,
     )
     return outcome
+
+
+def _upstream(ctx: Context, spec: DatasetSpec, partition: str) -> tuple[dict[str, Any], Snapshot]:
+    """The last materialization of the partition's records, and the records it tells of."""
+    chain = records_stage.chain_of(partition)
+    head = ctx.audit.latest(spec.id).get(chain)
+    if head is None:
+        raise NotFound(
+            f"partition {partition!r} of {spec.id} has no records yet",
+            remedy=f"materialize {spec.id}/records for this partition first",
+        )
+    records = ctx.lake.snapshot(tables.records(spec.id))
+    assert records is not None  # its materialization is in the audit
+    if is_ahead(chain, head, records):
+        raise CommitConflict(
+            f"the records of {spec.id}/{partition} were committed by a run that did not end",
+            remedy=f"materialize {spec.id}/records for this partition, then run again",
+        )
+    return head, records
 
 
 def stored_digest(snapshot: Snapshot, space_version: str, partition: str) -> str:
@@ -205,11 +225,25 @@ def _digest(rows: pl.DataFrame) -> str:
     return fingerprints.set_digest(rows.select(pl.concat_str(_ROW_COLUMNS, separator="\x1f"))["vector_id"])
 
 
-def _adopt(scratch: VectorScratch, staging: Staging, wanted: set[str]) -> None:
-    """Take over what an unfinished run of this partition left."""
+def _refused(wanted: pl.DataFrame, rejected: Sequence[Rejected]) -> list[quarantine.Row]:
+    """One quarantine row per record whose vector could not be made: one record was tried for all of equal content."""
+    tried = wanted.select(tried="record_id", fingerprint="fingerprint")
+    rows: list[quarantine.Row] = []
+    for one in rejected:
+        same = tried.filter(pl.col("tried") == one.object_id)["fingerprint"].implode()
+        for record_id in wanted.filter(pl.col("fingerprint").is_in(same))["record_id"]:
+            rows.append((record_id, one.disposition, one.code, one.remedy))
+    return rows
+
+
+def _adopt(scratch: VectorScratch, staging: Staging, wanted: set[str]) -> int:
+    """Take over what an unfinished run of this partition left; how many segments that is."""
+    segments = 0
     for origin, found, vectors in staging.segments():
+        segments += 1
         keep = [i for i, fingerprint in enumerate(found) if fingerprint in wanted]
         scratch.add([found[i] for i in keep], vectors[keep], [origin] * len(keep))
+    return segments
 
 
 def _reuse(scratch: VectorScratch, base: Snapshot, aim: Target, partition: str, wanted: set[str]) -> None:
@@ -253,8 +287,12 @@ def _encode_missing(
     wanted: pl.DataFrame,
     scratch: VectorScratch,
     staging: Staging,
+    segments: int,
 ) -> encoding.Encoded:
-    """Encode one record per missing fingerprint and stage each window; what is known already is counted, not done."""
+    """Encode one record per missing fingerprint and stage each window; what is known already is counted, not done.
+
+    `segments` are staged already, perhaps by an attempt under this very run id: theirs must not be overwritten.
+    """
     first = wanted.unique("fingerprint", keep="first", maintain_order=True)
     missing = first.filter(~pl.col("fingerprint").is_in(scratch.known()))
     result = encoding.Encoded(known=first.height - missing.height)
@@ -262,7 +300,7 @@ def _encode_missing(
         return result
     read = records_stage.reader(ctx, aim.spec, partition)
     jobs = encoding.jobs(ctx, aim.spec, partition, records, missing)
-    number = 0
+    number = segments
     for names, vectors, rejected in encoding.encode(ctx, aim, partition, jobs, read, missing.height):
         result.rejected.extend(rejected)
         if names:

@@ -6,7 +6,7 @@ Belongs here: windowing, prefetch, isolating one bad input. Does not belong here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import ReadObject, Rejected, modality
 from medvec_assets.stages.context import Context
 from resources import encoders, tables
-from resources.errors import IntegrityError
+from resources.errors import CommitConflict, IntegrityError
 from resources.lakehouse import Snapshot
 
 if TYPE_CHECKING:
@@ -54,10 +54,19 @@ def jobs(
             continue
         yield frame.with_columns(
             pl.col("record_id").replace_strict(fingerprint, return_dtype=pl.String).alias("fingerprint"),
-            pl.Series(
-                "object_uris", [[uris.get(o, "") for o in ids] for ids in frame["object_ids"]], pl.List(pl.String)
-            ),
+            pl.Series("object_uris", [_uris_of(ids, uris) for ids in frame["object_ids"]], pl.List(pl.String)),
         )
+
+
+def _uris_of(object_ids: Iterable[str], uris: Mapping[str, str]) -> list[str]:
+    try:
+        return [uris[object_id] for object_id in object_ids]
+    except KeyError:
+        # Not the object's fault: quarantining it here would outlive the refresh that moved it.
+        raise CommitConflict(
+            "the manifest no longer lists an object of this record in this partition: it was refreshed or split",
+            remedy="materialize the manifest and the records, then the embeddings of the partition they are in now",
+        ) from None
 
 
 def encode(

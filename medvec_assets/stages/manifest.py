@@ -15,28 +15,36 @@ import polars as pl
 import pyarrow as pa
 
 from medvec_assets import fingerprints, partitions
-from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.catalog.spec import AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
 from medvec_assets.partitions import Leaves, Partition
 from medvec_assets.stages import quarantine
-from medvec_assets.stages.context import Context, Outcome
+from medvec_assets.stages.context import Context, Outcome, is_ahead
 from resources import tables
+from resources.audit import ChainKey
 from resources.errors import SourceError
 
 VERSION = "manifest-1"
 ASSET = "manifest"
+CHAIN: ChainKey = (ASSET, "-", "-")
 UNASSIGNED = "unassigned"  # quarantine's partition for objects that never reached the plan
-MAX_ID_CHARS = 256
+MAX_ID_BYTES = 255  # what an index entity's record_id holds
+MAX_COHORT_BYTES = 200  # a partition is a cohort and up to 17 characters, and an index entity holds 255 bytes of it
 MAX_URI_CHARS = 2_048
+_CONTROL = r"\p{Cc}"
 # Fewer than this share of a listing valid means the source is not what it says (schema drift), not that rows are bad.
 MIN_VALID_SHARE = 0.5
 _REQUIRED = ("object_id", "cohort", "uri", "checksum", "license", "access_tier", "subject_ref", "record_ref")
+# Stand in the table without a null, or in a partition's content digest, whose fields hold no control characters.
+_FURTHER = ("checksum_kind", "media_type", "upstream_version", "first_seen_version", "attributes")
 _PREVIOUS = ("object_id", "uri", "size_bytes", "checksum", "checksum_kind", "subject_ref", "record_ref", "attributes")
 _REMEDIES = {
     "missing_field": "the source published this row without a required field; it is listed again at the next refresh",
-    "field_too_long": f"ids are at most {MAX_ID_CHARS} characters and URIs {MAX_URI_CHARS}; ask the source to correct it",
-    "control_characters": "ids, cohorts and URIs hold printable characters only; ask the source to correct it",
+    "field_too_long": f"an id has at most {MAX_ID_BYTES} bytes, a cohort {MAX_COHORT_BYTES}, a URI {MAX_URI_CHARS} characters; "
+    "ask the source to correct it",
+    "control_characters": "fields hold printable characters only; ask the source to correct it",
     "bad_cohort": "a cohort is made of letters, digits, _ and -; ask the source or rename the folder",
+    "bad_access_tier": f"a tier is one of {', '.join(AccessTier)}; correct the connector's mapping",
     "negative_size": "a size is zero or more bytes; ask the source to correct it",
     "duplicate_object_id": "an object id stands for one object; ask the source which one is meant",
 }
@@ -63,15 +71,17 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     ctx.require_allowed(spec)
     connector = ctx.connector(spec)
     version = connector.version()
-    plan = current_plan(ctx, spec)
+    plan_base, base = ctx.lake.ensure(tables.partitions(spec.id)), ctx.lake.ensure(tables.manifest(spec.id))
+    plan = plan_base.read()
     key = fingerprints.input_digest(VERSION, version, spec.connector, spec.sharding.model_dump_json())
-    head = ctx.audit.latest(spec.id).get((ASSET, "-", "-"))
-    if head is not None and head["input_digest"] == key and plan.height and not split:
+    head = ctx.audit.latest(spec.id).get(CHAIN)
+    recorded = not is_ahead(CHAIN, head, base, plan_base, ctx.lake.snapshot(tables.quarantine(spec.id)))
+    if head is not None and recorded and head["input_digest"] == key and plan.height and not split:
         return _unchanged(head, plan, version)
 
-    base = ctx.lake.ensure(tables.manifest(spec.id))
-    published, rejected = _listed(ctx, spec, base.read(_PREVIOUS))
-    objects = _with_tombstones(published, base.read(), version)
+    previous = base.read()
+    published, rejected = _listed(ctx, spec, previous.select(_PREVIOUS))
+    objects = _with_tombstones(published, previous, version)
     planned = [Partition.parse(name) for name in plan["partition"]]
     leaves = partitions.plan(objects, planned, spec.sharding, spec.source)
     for name in split:
@@ -80,17 +90,19 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     digests = partitions.content_digests(objects)
     new_plan = _plan_rows(leaves, digests, version, plan)
 
-    quarantine.replace(ctx, spec, ASSET, UNASSIGNED, [(r.object_id, "quarantined", r.code, r.remedy) for r in rejected])
+    bad = [(one.object_id, "quarantined", one.code, one.remedy) for one in rejected]
+    quarantine.replace(ctx, spec, CHAIN, bad, UNASSIGNED)
     changed = _changed(plan, new_plan)
     content = fingerprints.set_digest(f"{p}\x1f{d}" for p, d in new_plan.select("partition", "content_digest").rows())
     table_version = base.version
     moved = bool(changed) or set(plan["partition"]) != set(new_plan["partition"])
+    moved = moved or (not recorded and not partitions.content_digests(previous).equals(digests))
     if moved:
         facts = {"asset": ASSET, "run_id": ctx.run_id, "upstream_version": version}
         ordered = objects.sort("partition", "record_ref", "object_id").select(tables.MANIFEST.names)
-        table_version = ctx.lake.replace(base, {}, _batches(ordered, tables.MANIFEST), facts).version
-        plan_base = ctx.lake.ensure(tables.partitions(spec.id))
-        ctx.lake.replace(plan_base, {}, _batches(new_plan, tables.PARTITIONS), facts)
+        following = ctx.transaction(spec, CHAIN)
+        table_version = ctx.lake.replace(base, {}, _batches(ordered, tables.MANIFEST), facts, following).version
+        ctx.lake.replace(plan_base, {}, _batches(new_plan, tables.PARTITIONS), facts, following)
     outcome = Outcome(
         table_path=tables.manifest(spec.id).path,
         table_version=table_version,
@@ -161,30 +173,36 @@ def _listed(ctx: Context, spec: DatasetSpec, previous: pl.DataFrame) -> tuple[pl
 def validated(listing: Listing) -> tuple[pl.DataFrame, list[Rejection]]:
     """Split a listing into rows that satisfy every rule and rejections that name the first rule broken."""
     objects = listing.objects.select([pl.col(name).cast(kind) for name, kind in LISTING.items()])
-    text = pl.concat_str([pl.col(name) for name in _REQUIRED])
-    ids = [pl.col(name).str.len_chars() > MAX_ID_CHARS for name in ("object_id", "cohort", "subject_ref", "record_ref")]
+    present = (*_REQUIRED, *_FURTHER)
+    printed = [pl.col(name).str.contains(_CONTROL) for name in (*present, "removed_in_version")]
     rule = (
-        pl.when(pl.any_horizontal([pl.col(n).is_null() | (pl.col(n) == "") for n in (*_REQUIRED, "upstream_version")]))
+        pl.when(pl.any_horizontal([pl.col(name).is_null() | (pl.col(name) == "") for name in present]))
         .then(pl.lit("missing_field"))
-        .when(pl.any_horizontal([*ids, pl.col("uri").str.len_chars() > MAX_URI_CHARS]))
+        .when(pl.any_horizontal(_too_long()))
         .then(pl.lit("field_too_long"))
-        .when(text.str.contains(r"[\x00-\x1f\x7f]"))
+        .when(pl.any_horizontal(printed))
         .then(pl.lit("control_characters"))
         .when(~pl.col("cohort").str.contains(r"^[A-Za-z0-9_-]+$"))
         .then(pl.lit("bad_cohort"))
         .when(pl.col("size_bytes").is_null() | (pl.col("size_bytes") < 0))
         .then(pl.lit("negative_size"))
+        .when(~pl.col("access_tier").is_in([str(tier) for tier in AccessTier]))
+        .then(pl.lit("bad_access_tier"))
     )
     judged = objects.with_columns(rule.alias("_code"))
-    broken = judged.filter(pl.col("_code").is_not_null()).select("object_id", "_code").with_row_index("_row")
-    refused = [_rejection(row["object_id"], row["_code"], row["_row"]) for row in broken.iter_rows(named=True)]
+    # An id that breaks a rule is not repeated: over-long or unprintable text does not belong in a table of its own.
+    id_ = pl.col("object_id")
+    usable = (id_ != "") & (id_.str.len_bytes() <= MAX_ID_BYTES) & ~id_.str.contains(_CONTROL)
+    named = pl.when(usable).then(id_).otherwise(pl.format("row-{}", pl.col("_row")))
+    broken = judged.with_row_index("_row").filter(pl.col("_code").is_not_null()).select(named, "_code")
+    refused = [Rejection(object_id, code, _REMEDIES[code]) for object_id, code in broken.iter_rows()]
     return judged.filter(pl.col("_code").is_null()).drop("_code"), [*listing.rejected, *refused]
 
 
-def _rejection(object_id: str | None, code: str, row: int) -> Rejection:
-    # An id that breaks a rule is not repeated: over-long or unprintable text does not belong in a table of its own.
-    usable = object_id and code not in ("field_too_long", "control_characters")
-    return Rejection(object_id if usable and object_id else f"row-{row}", code, _REMEDIES[code])
+def _too_long() -> list[pl.Expr]:
+    ids = [pl.col(name).str.len_bytes() > MAX_ID_BYTES for name in ("object_id", "subject_ref", "record_ref")]
+    cohort = pl.col("cohort").str.len_bytes() > MAX_COHORT_BYTES
+    return [*ids, cohort, pl.col("uri").str.len_chars() > MAX_URI_CHARS]
 
 
 def _without_duplicates(objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
@@ -227,4 +245,5 @@ def _changed(before: pl.DataFrame, after: pl.DataFrame) -> tuple[str, ...]:
 
 
 def _batches(frame: pl.DataFrame, schema: pa.Schema) -> list[pa.RecordBatch]:
-    return frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)
+    batches: list[pa.RecordBatch] = frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)
+    return batches

@@ -15,13 +15,17 @@ import pyarrow.compute as pc
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages.context import Context
 from resources import tables
+from resources.audit import ChainKey
 
 Row = tuple[str, str, str, str]
 """(object_id, disposition, code, remedy)"""
 
 
-def replace(ctx: Context, spec: DatasetSpec, stage: str, partition: str, rows: Sequence[Row]) -> None:
-    """Make `rows` the quarantine of this stage and partition; commits only if that changes anything."""
+def replace(
+    ctx: Context, spec: DatasetSpec, chain: ChainKey, rows: Sequence[Row], partition: str | None = None
+) -> None:
+    """Make `rows` the quarantine of this chain's asset and partition; commits only if that changes anything."""
+    stage, partition = chain[0], partition or chain[2]
     base = ctx.lake.ensure(tables.quarantine(spec.id))
     where = (pc.field("stage") == stage) & (pc.field("partition") == partition)
     existing = base.read(["object_id", "disposition", "code", "remedy"], where).rows()
@@ -45,6 +49,7 @@ def replace(ctx: Context, spec: DatasetSpec, stage: str, partition: str, rows: S
         {"stage": stage, "partition": partition},
         table.to_batches(),
         {"asset": "quarantine", "run_id": ctx.run_id},
+        ctx.transaction(spec, chain),
     )
 
 

@@ -15,18 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
-from medvec_assets import fingerprints
+from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import RECORD_FRAME, Modality, ReadObject, Rejected, modality
 from medvec_assets.stages import quarantine
-from medvec_assets.stages.context import Context, Outcome
+from medvec_assets.stages.context import Context, Outcome, is_ahead
 from resources import tables
-from resources.errors import NotFound, ObjectRejected, SourceError
+from resources.audit import ChainKey
+from resources.errors import CommitConflict, NotFound, ObjectRejected, SourceError
 from resources.lakehouse import Snapshot
+from resources.vector_index.types import MAX_BYTES
 
 ASSET = "records"
 CHUNK_OBJECTS = 4_096  # per call of a modality; a series is never cut
 MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; larger is refused before it is read
+CHECKED_ON_READ = ("sha256", "md5")  # checksum kinds that are the digest of an object's bytes
+_INDEXED = ("record_id", "modality")  # what a modality writes and an index entity repeats
 
 
 def expected_input(ctx: Context, spec: DatasetSpec, planned_digest: str) -> str:
@@ -37,33 +41,41 @@ def expected_input(ctx: Context, spec: DatasetSpec, planned_digest: str) -> str:
     )
 
 
+def chain_of(partition: str) -> ChainKey:
+    """The audit chain of a partition's records."""
+    return (ASSET, "-", partition)
+
+
 def build(ctx: Context, spec: DatasetSpec, partition: str) -> Outcome:
     """Make the records of one partition what its manifest says; one commit, or none if nothing is new."""
     ctx.require_allowed(spec)
     planned = _planned(ctx, spec, partition)
     key = expected_input(ctx, spec, planned["content_digest"])
-    head = ctx.audit.latest(spec.id).get((ASSET, "-", partition))
-    if head is not None and head["input_digest"] == key:
+    chain = chain_of(partition)
+    head = ctx.audit.latest(spec.id).get(chain)
+    base, aside = ctx.lake.ensure(tables.records(spec.id)), ctx.lake.snapshot(tables.quarantine(spec.id))
+    if head is not None and head["input_digest"] == key and not is_ahead(chain, head, base, aside):
         return from_audit(head)
 
-    base = ctx.lake.ensure(tables.records(spec.id))
     with ctx.scratch() as folder:
         spool = folder / "records.arrow"
-        objects, rejected = _spool_records(ctx, spec, partition, spool)
+        listed = _listed(ctx, spec, partition, planned["content_digest"])
+        rejected = _spool_records(ctx, spec, partition, listed, spool)
         rows, digest = _spool_digest(spool)
         quarantine.replace(
-            ctx, spec, ASSET, partition, [(r.object_id, r.disposition, r.code, r.remedy) for r in rejected]
+            ctx, spec, chain, [(one.object_id, one.disposition, one.code, one.remedy) for one in rejected]
         )
         changed = digest != stored_digest(base, partition)
         version = base.version
         if changed:
             facts = {"asset": ASSET, "partition": partition, "run_id": ctx.run_id, "content": digest}
-            version = ctx.lake.replace(base, {"partition": partition}, _read_spool(spool), facts).version
+            where, following = {"partition": partition}, ctx.transaction(spec, chain)
+            version = ctx.lake.replace(base, where, _read_spool(spool), facts, following).version
     outcome = Outcome(
         table_path=tables.records(spec.id).path,
         table_version=version,
         changed=changed,
-        rows_in=objects,
+        rows_in=listed.height,
         rows_out=rows,
         skipped=sum(r.disposition == "skipped" for r in rejected),
         quarantined=sum(r.disposition == "quarantined" for r in rejected),
@@ -122,24 +134,47 @@ def _planned(ctx: Context, spec: DatasetSpec, partition: str) -> dict[str, str]:
     return rows[0]
 
 
-def _spool_records(ctx: Context, spec: DatasetSpec, partition: str, spool: Path) -> tuple[int, list[Rejected]]:
-    form = modality(spec.modality)
+def _listed(ctx: Context, spec: DatasetSpec, partition: str, planned_digest: str) -> pl.DataFrame:
+    """The partition's published objects. CommitConflict if the manifest is not the one the plan was made of."""
     manifest = ctx.lake.snapshot(tables.manifest(spec.id))
     assert manifest is not None  # the plan is committed after the manifest
-    where = (pc.field("partition") == partition) & pc.field("removed_in_version").is_null()
-    objects = manifest.read(where=where).sort("record_ref", "object_id")
+    objects = manifest.read(where=pc.field("partition") == partition)
+    found = partitions.content_digests(objects)["content_digest"].to_list() or [fingerprints.input_digest("empty")]
+    if found != [planned_digest]:
+        raise CommitConflict(
+            f"manifest and plan of {spec.id} tell different things of partition {partition!r}: "
+            "a refresh is under way, or was killed between its commits",
+            remedy=f"materialize {spec.id}/manifest, then this partition again",
+        )
+    return objects.filter(pl.col("removed_in_version").is_null()).sort("record_ref", "object_id")
+
+
+def _spool_records(
+    ctx: Context, spec: DatasetSpec, partition: str, objects: pl.DataFrame, spool: Path
+) -> list[Rejected]:
+    form = modality(spec.modality)
     allowed, rejected = _by_rule(ctx, spec, objects)
     read = _verified_reader(ctx, spec, allowed)
     with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
         done = 0
         for chunk in _whole_records(allowed):
             frame, refused = form.records(chunk, read, ctx.pseudonyms(spec))
-            rejected.extend(refused)
             _check_counts(spec, form, partition, chunk, frame, refused)
+            frame, too_long = _without_too_long(frame)
+            rejected.extend([*refused, *too_long])
             writer.write_table(_as_table(frame, partition))
             done += chunk.height
             ctx.progress(f"{spec.id} {partition} records", done, allowed.height)
-    return objects.height, rejected
+    return rejected
+
+
+def _without_too_long(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejected]]:
+    """Set aside records with a field that an index entity cannot hold: one of them would fail its whole partition."""
+    fits = pl.all_horizontal([pl.col(name).str.len_bytes() <= MAX_BYTES[name] for name in _INDEXED])
+    limits = ", ".join(f"{name} {MAX_BYTES[name]}" for name in _INDEXED)
+    remedy = f"a field of its record is too long (bytes allowed: {limits}); ask the source to correct it"
+    refused = frame.filter(~fits)["object_ids"].explode()
+    return frame.filter(fits), [Rejected(object_id, "field_too_long", remedy) for object_id in refused]
 
 
 def _by_rule(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejected]]:
@@ -184,12 +219,13 @@ def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
 def _verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
     """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
     connector = ctx.connector(spec)
-    by_sha256 = objects.filter(pl.col("checksum_kind") == "sha256")
-    expected = dict(by_sha256.select("uri", "checksum").rows())
+    digested = objects.filter(pl.col("checksum_kind").is_in(CHECKED_ON_READ))
+    expected = {uri: (kind, digest) for uri, kind, digest in digested.select("uri", "checksum_kind", "checksum").rows()}
 
     def read(uri: str) -> bytes:
         data = connector.read(uri, max_bytes=MAX_OBJECT_BYTES)
-        if uri in expected and hashlib.sha256(data).hexdigest() != expected[uri]:
+        kind, digest = expected.get(uri, ("", ""))
+        if kind and hashlib.new(kind, data, usedforsecurity=False).hexdigest() != digest:
             raise ObjectRejected(
                 "an object's bytes are not the ones its manifest row was made from",
                 code="checksum_mismatch",

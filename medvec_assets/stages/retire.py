@@ -1,7 +1,7 @@
 """Retiring partitions that left the plan: after a split, the parent goes when all its children stand.
 
-Belongs here: finding and emptying such partitions in silver, gold and index. Does not belong here: planning (partitions),
-withdrawal of subjects (the records stage drops them partition by partition).
+Belongs here: finding and emptying such partitions in silver, gold, index, staging and quarantine.
+Does not belong here: planning (partitions), withdrawal of subjects (the records stage drops them).
 """
 
 from __future__ import annotations
@@ -11,17 +11,24 @@ from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import generations, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
-from medvec_assets.stages.manifest import current_plan
+from medvec_assets.stages.manifest import UNASSIGNED, current_plan
+from medvec_assets.stages.staging import staged_keys
 from resources import tables
+from resources.object_store import ObjectStore
 from resources.tables import TableSpec
 
 
 def retire(ctx: Context, spec: DatasetSpec) -> list[str]:
-    """Empty every partition that is not planned any more and whose successors are all current; their names."""
+    """Empty every partition that is not planned any more and whose successors are all current; their names.
+
+    Vectors that a killed run staged for work nobody wants any more go too.
+    """
     planned = set(current_plan(ctx, spec)["partition"])
     stored = {table: _partitions(ctx, table) for table in _tables(spec)}
-    orphans = set().union(*stored.values()) - planned if planned else set()
-    if not orphans:
+    orphans = set().union(*stored.values()) - planned - {UNASSIGNED} if planned else set()
+    store = ObjectStore(ctx.lake.root)
+    staged = staged_keys(store, spec.id) if planned else {}
+    if not orphans and not staged:
         return []
     unfinished = {state.partition for state in partition_states(ctx, spec) if state.state != "current"}
     retired = sorted(name for name in orphans if not _successors(name, planned) & unfinished)
@@ -30,6 +37,8 @@ def retire(ctx: Context, spec: DatasetSpec) -> list[str]:
         for table, present in stored.items():
             if name in present:
                 _remove_from_table(ctx, table, name)
+    for key in (key for name, keys in staged.items() if name not in unfinished for key in keys):
+        store.delete(key)
     return retired
 
 
@@ -40,7 +49,8 @@ def _successors(orphan: str, planned: set[str]) -> set[str]:
 
 
 def _tables(spec: DatasetSpec) -> list[TableSpec]:
-    return [tables.records(spec.id), *(tables.embeddings(spec.id, space) for space in spec.spaces)]
+    gold = [tables.embeddings(spec.id, space) for space in spec.spaces]
+    return [tables.records(spec.id), *gold, tables.quarantine(spec.id)]
 
 
 def _partitions(ctx: Context, table: TableSpec) -> set[str]:

@@ -103,3 +103,12 @@ class Staging:
         """Called after the commit: what is in gold need not be staged."""
         for info in list(self._store.list(self._prefix)):
             self._store.delete(info.key)
+
+
+def staged_keys(store: ObjectStore, dataset: str) -> dict[str, list[str]]:
+    """partition -> keys of what is staged for it, in any space at any version."""
+    found: dict[str, list[str]] = {}
+    for info in store.list(f"staging/{dataset}/"):
+        # staging/dataset/space/version/partition/segment
+        found.setdefault(info.key.split("/")[4], []).append(info.key)
+    return found

@@ -24,9 +24,9 @@ from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import embeddings as embeddings_stage
 from medvec_assets.stages import generations
-from medvec_assets.stages.context import Context
+from medvec_assets.stages.context import Context, is_ahead
 from resources import encoders, tables
-from resources.errors import NotFound
+from resources.errors import CommitConflict, NotFound
 from resources.lakehouse import Snapshot
 from resources.vector_index import ENTITY_FIELDS, CollectionInfo, CollectionSpec, VectorIndex
 
@@ -50,6 +50,7 @@ _ENTITY_TYPES = {
     "delta_version": pa.int64(),
 }
 _ENTITY_SCHEMA = pa.schema([pa.field(name, _ENTITY_TYPES.get(name, pa.string())) for name in ENTITY_FIELDS])
+UNFINISHED = -1  # the count of a receipt that says no more than that somebody has begun to write
 _CONTENT = ("license", "access_tier", "content_digest", "part_kind", "part_index")
 
 
@@ -85,14 +86,7 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: 
     ctx.require_allowed(spec)
     done: list[Synced] = []
     for version in generations.maintained_versions(ctx, spec, space):
-        head = ctx.audit.latest(spec.id).get((embeddings_stage.asset_name(space), version, partition))
-        if head is None:
-            raise NotFound(
-                f"partition {partition!r} of {spec.id} has no {space} embeddings yet",
-                remedy=f"materialize {spec.id}/{embeddings_stage.asset_name(space)} for this partition first",
-            )
-        gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
-        assert gold is not None  # its materialization is in the audit
+        head, gold = _upstream(ctx, spec, space, version, partition)
         desired = desired_entities(spec, gold, version, partition)
         synced = [
             _reconcile(
@@ -107,6 +101,28 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: 
         done += synced
         _record(ctx, spec, asset_name(space), head, gold.version, synced)
     return done
+
+
+def _upstream(
+    ctx: Context, spec: DatasetSpec, space: str, version: str, partition: str
+) -> tuple[dict[str, Any], Snapshot]:
+    """The last materialization of the partition's embeddings, and the gold it tells of."""
+    chain = embeddings_stage.chain_of(space, version, partition)
+    head = ctx.audit.latest(spec.id).get(chain)
+    asset = f"{spec.id}/{chain[0]}"
+    if head is None:
+        raise NotFound(
+            f"partition {partition!r} of {spec.id} has no {space} embeddings yet",
+            remedy=f"materialize {asset} for this partition first",
+        )
+    gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
+    assert gold is not None  # its materialization is in the audit
+    if is_ahead(chain, head, gold):
+        raise CommitConflict(
+            f"the {space} embeddings of {spec.id}/{partition} were committed by a run that did not end",
+            remedy=f"materialize {asset} for this partition, then run again",
+        )
+    return head, gold
 
 
 def desired_entities(spec: DatasetSpec, gold: Snapshot, space_version: str, partition: str) -> pl.DataFrame:
@@ -212,11 +228,14 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
     actual = indexed_entities(index, info.name, partition)
     stale = {entity for entity, fingerprint in desired.items() if actual.get(entity) != fingerprint}
     extra = sorted(actual.keys() - desired.keys())
+    if (stale or extra) and receipt is not None and receipt["collection_uuid"] == info.uuid:
+        # Killed between here and the new receipt, the old one would be believed again once gold goes back to it.
+        write_receipt(ctx, spec, info, partition, held.gold.version, UNFINISHED, "")
     if extra:
         index.delete(info.name, partition, extra)
     if stale:
-        index.write(info.name, partition, _entity_batches(held, stale))
-    if not agreed:
+        index.write(info.name, partition, entity_batches(held, stale))
+    if stale or extra or not agreed:
         index.settle(info.name)
         write_receipt(ctx, spec, info, partition, held.gold.version, len(desired), digest)
     ctx.progress(f"{spec.id} {partition} index", len(desired), len(desired))
@@ -224,14 +243,14 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
 
 
 def agrees(index: VectorIndex, info: CollectionInfo, receipt: dict[str, Any], digest: str) -> bool:
-    return (
+    return bool(
         receipt["collection_uuid"] == info.uuid
         and receipt["entities_digest"] == digest
         and index.count(info.name, receipt["partition"]) == receipt["entities"]
     )
 
 
-def _entity_batches(held: Held, wanted: set[str]) -> Iterator[pa.RecordBatch]:
+def entity_batches(held: Held, wanted: set[str]) -> Iterator[pa.RecordBatch]:
     rows = held.entities.filter(pl.col("entity_id").is_in(list(wanted)))
     position = {vector_id: number for number, vector_id in enumerate(rows["vector_id"])}
     fields = rows.with_columns(pl.lit(held.gold.version).cast(pl.Int64).alias("delta_version"))

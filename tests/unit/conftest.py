@@ -1,0 +1,43 @@
+"""Fixtures of the stages' tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/helpers, whatever folder pytest was started in
+
+from helpers import bytes_modality as bytes_modality_module
+from helpers.counting_encoder import CountingEncoders
+from helpers.pipeline import Pipeline, bytes_spec
+from helpers.tiny_source import MemoryConnector
+
+from medvec_assets import modalities
+
+
+@pytest.fixture
+def counting_encoders(monkeypatch: pytest.MonkeyPatch) -> CountingEncoders:
+    """`tiny@N` instead of every real encoder."""
+    found = CountingEncoders()
+    found.install(monkeypatch)
+    return found
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, counting_encoders: CountingEncoders) -> Pipeline:
+    """The chain over an IDC-like index file: the real connector and the real series descriptor."""
+    return Pipeline(tmp_path, counting_encoders)
+
+
+@pytest.fixture
+def files(tmp_path: Path, counting_encoders: CountingEncoders, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+    """The chain over text files in memory, whose bytes the records stage reads."""
+    monkeypatch.setitem(modalities._MODULES, "bytes", "helpers.bytes_modality")
+    monkeypatch.setattr(bytes_modality_module, "MODALITY", bytes_modality_module.BytesModality())
+    modalities.modality.cache_clear()
+    made = Pipeline(tmp_path, counting_encoders, bytes_spec(), MemoryConnector())
+    yield made
+    modalities.modality.cache_clear()

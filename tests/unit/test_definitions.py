@@ -1,0 +1,57 @@
+"""The code location loads: quickly, and however Dagster is told of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from medvec_assets.definitions import defs
+
+ROOT = Path(__file__).parents[2]
+# Seconds each, and a location is loaded by every run: they are imported by the stage that computes with them.
+HEAVY = ("torch", "monai", "transformers", "pymilvus", "milvus_lite", "matplotlib", "kubernetes", "fastapi")
+
+
+def test_importing_the_definitions_imports_nothing_heavy() -> None:
+    code = f"import sys, medvec_assets.definitions; print(*[name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.split() == []
+
+
+def test_loading_touches_no_file_and_no_setting(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "MEDVEC_HOME": str(home), "MEDVEC_DEVICE": "not a device"}
+    code = "import medvec_assets.definitions as found; found.defs.get_repository_def()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT)
+    assert not home.exists()
+
+
+def test_every_definition_resolves() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+@pytest.mark.parametrize("told_by", ["workspace.yaml", "pyproject.toml"])
+def test_dagster_finds_and_validates_the_location(tmp_path: Path, told_by: str) -> None:
+    """`medvec serve` names the module itself: tests/integration/test_dagster_runs.py."""
+    shutil.copy(ROOT / told_by, tmp_path)  # alone in a folder: Dagster reads the second only where the first is missing
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dagster", "definitions", "validate"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    told = found.stdout + found.stderr
+    assert found.returncode == 0, told
+    assert "Validation successful for code location" in told
+
+
+def test_dg_is_told_of_the_same_module_and_of_no_key_that_dagster_does_not_read() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]
+    assert tool == {
+        "directory_type": "project",
+        "project": {"root_module": "medvec_assets", "code_location_target_module": "medvec_assets.definitions"},
+    }
