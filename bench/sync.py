@@ -79,7 +79,7 @@ def _bare(ctx: Any, spec: Any) -> float:
 
     gold = ctx.lake.snapshot(tables.embeddings(spec.id, "text"))
     frame = vectors.desired_entities(spec, gold, spec.spaces["text"].version, world.COHORT)
-    held = vectors.Held(gold, spec.spaces["text"].version, world.COHORT, frame)
+    held = vectors.Held(gold, spec.spaces["text"].version, world.COHORT, str(spec.access_tier), frame)
     batches = vectors.entity_batches(held, set(frame["entity_id"]))
     rows = [
         row | {"vector": np.asarray(row["vector"], np.float32), "attributes": json.loads(row["attributes"])}

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from medvec_assets.catalog import CATALOG
@@ -37,8 +38,8 @@ def examine(settings: Settings) -> dict[str, Any]:
         _tried("disk", lambda: _disk(settings)),
         _tried("lake", lambda: _lake(settings)),
         _tried("index", lambda: _index(settings)),
-        *(_tried(f"encoder {ref}", lambda ref=ref: _encoder(settings, ref)) for ref in _encoder_refs()),
-        *(_tried(f"source {spec.id}", lambda spec=spec: _source(settings, spec)) for spec in CATALOG),
+        *(_tried(f"encoder {ref}", partial(_encoder, settings, ref)) for ref in _encoder_refs()),
+        *(_tried(f"source {spec.id}", partial(_source, settings, spec)) for spec in CATALOG),
         _tried("audit", lambda: _audit(settings)),
     ]
     return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
@@ -58,11 +59,7 @@ def _home(settings: Settings) -> str:
     probe = settings.home / f".probe-{uuid.uuid4()}"
     probe.write_bytes(b"medvec")
     probe.unlink()
-    key_bytes = len(settings.pseudonym_secret)
-    if key_bytes < 32:
-        raise IntegrityError(
-            "the pseudonym key is shorter than 32 bytes", remedy="set MEDVEC_PSEUDONYM_KEY to 64 hex digits"
-        )
+    _ = settings.pseudonym_secret  # raises ConfigError if it is no key
     return f"{settings.home} is writable and holds a pseudonym key"
 
 

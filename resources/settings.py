@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resources.errors import ConfigError
 
+SECRET_BYTES = 32
+_KEY_REMEDY = "set MEDVEC_PSEUDONYM_KEY to 64 hex digits, or unset it and keep HOME/keys/pseudonym.key"
+
 
 class Settings(BaseSettings):
     """Everything that differs between a laptop, a cluster and an enclave.
@@ -67,12 +70,14 @@ class Settings(BaseSettings):
     @cached_property
     def pseudonym_secret(self) -> bytes:
         """The HMAC key of every pseudonym, 32 bytes. Made on first use, readable by the owner only."""
-        if self.pseudonym_key is not None:
-            try:
-                return bytes.fromhex(self.pseudonym_key.get_secret_value())
-            except ValueError:
-                raise ConfigError("MEDVEC_PSEUDONYM_KEY is not hexadecimal", remedy="give 64 hex digits") from None
-        return bytes.fromhex(secret_file(self.home / "keys" / "pseudonym.key"))
+        given = self.pseudonym_key.get_secret_value() if self.pseudonym_key else ""
+        try:
+            secret = bytes.fromhex(given or secret_file(self.home / "keys" / "pseudonym.key"))
+        except ValueError:
+            raise ConfigError("the pseudonym key is not hexadecimal", remedy=_KEY_REMEDY) from None
+        if len(secret) < SECRET_BYTES:
+            raise ConfigError(f"the pseudonym key has {len(secret)} bytes, not {SECRET_BYTES}", remedy=_KEY_REMEDY)
+        return secret
 
 
 def secret_file(path: Path) -> str:
@@ -81,7 +86,7 @@ def secret_file(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(32))
+        draft.write_text(secrets.token_hex(SECRET_BYTES))
         try:
             os.link(draft, path)  # fails if another process was first: then theirs counts
         except FileExistsError:

@@ -26,9 +26,9 @@ from medvec_assets.stages import embeddings as embeddings_stage
 from medvec_assets.stages import generations
 from medvec_assets.stages.context import Context, is_ahead
 from resources import encoders, tables
-from resources.errors import CommitConflict, NotFound
+from resources.errors import CommitConflict, NotFound, StorageError
 from resources.lakehouse import Snapshot
-from resources.vector_index import ENTITY_FIELDS, CollectionInfo, CollectionSpec, VectorIndex
+from resources.vector_index import ENTITY_FIELDS, ENTITY_SCHEMA, CollectionInfo, CollectionSpec, VectorIndex
 
 _GOLD_COLUMNS = (
     "vector_id",
@@ -43,13 +43,6 @@ _GOLD_COLUMNS = (
     "part_kind",
     "part_index",
 )
-_ENTITY_TYPES = {
-    "vector": pa.list_(pa.float32()),
-    "members": pa.int64(),
-    "part_index": pa.int64(),
-    "delta_version": pa.int64(),
-}
-_ENTITY_SCHEMA = pa.schema([pa.field(name, _ENTITY_TYPES.get(name, pa.string())) for name in ENTITY_FIELDS])
 UNFINISHED = -1  # the count of a receipt that says no more than that somebody has begun to write
 _CONTENT = ("license", "access_tier", "content_digest", "part_kind", "part_index")
 
@@ -61,6 +54,7 @@ class Held:
     gold: Snapshot
     space_version: str
     partition: str
+    access_tier: str
     entities: pl.DataFrame
 
 
@@ -92,7 +86,7 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: 
             _reconcile(
                 ctx,
                 spec,
-                Held(gold, version, partition, desired.filter(pl.col("access_tier") == tier)),
+                Held(gold, version, partition, tier, desired.filter(pl.col("access_tier") == tier)),
                 ensure_collection(ctx, spec, space, tier, version),
                 full,
             )
@@ -225,7 +219,9 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
     agreed = receipt is not None and agrees(index, info, receipt, digest)
     if agreed and not full:
         return Synced(info.name, partition, 0, 0, len(desired), digest, skipped=True)
-    actual = indexed_entities(index, info.name, partition)
+    actual = None if full else _proved(ctx, spec, held, info, receipt)
+    if actual is None:
+        actual = indexed_entities(index, info.name, partition)
     stale = {entity for entity, fingerprint in desired.items() if actual.get(entity) != fingerprint}
     extra = sorted(actual.keys() - desired.keys())
     if (stale or extra) and receipt is not None and receipt["collection_uuid"] == info.uuid:
@@ -240,6 +236,26 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
         write_receipt(ctx, spec, info, partition, held.gold.version, len(desired), digest)
     ctx.progress(f"{spec.id} {partition} index", len(desired), len(desired))
     return Synced(info.name, partition, len(stale), len(extra), len(desired) - len(stale), digest)
+
+
+def _proved(
+    ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo, receipt: dict[str, Any] | None
+) -> dict[str, str] | None:
+    """The entities that the receipt proves the index to hold, read from gold as it was then; None if it proves nothing.
+
+    Gold tells them 50 times faster than the index (100k rows in 25 ms), so a small change costs about its own size.
+    """
+    if receipt is None or receipt["entities"] == UNFINISHED:
+        return None
+    try:
+        before = ctx.lake.snapshot(held.gold.spec, receipt["delta_version"])
+        assert before is not None  # the table exists: held.gold is a later version of it
+        entities = desired_entities(spec, before, held.space_version, held.partition)
+    except StorageError:  # vacuumed since: the index itself must tell
+        return None
+    entities = entities.filter(pl.col("access_tier") == held.access_tier)
+    proved: dict[str, str] = dict(entities.select("entity_id", "row_fingerprint").rows())
+    return proved if agrees(_index(ctx), info, receipt, entities_digest(proved)) else None
 
 
 def agrees(index: VectorIndex, info: CollectionInfo, receipt: dict[str, Any], digest: str) -> bool:
@@ -263,7 +279,7 @@ def entity_batches(held: Held, wanted: set[str]) -> Iterator[pa.RecordBatch]:
             continue
         piece = scalars.take(pa.array([places[number] for number in keep]))
         piece = piece.append_column("vector", batch["vector"].take(pa.array(keep)))
-        yield from piece.select(_ENTITY_SCHEMA.names).cast(_ENTITY_SCHEMA).combine_chunks().to_batches()
+        yield from piece.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA).combine_chunks().to_batches()
 
 
 def _tiers(ctx: Context, spec: DatasetSpec, space: str, version: str, desired: pl.DataFrame) -> list[str]:

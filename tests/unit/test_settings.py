@@ -100,3 +100,13 @@ def test_two_first_starts_agree_on_one_secret(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "link", overtaken)
     assert secret_file(path) == "the other process was first"
     assert [file.name for file in path.parent.iterdir()] == ["api.key"]
+
+
+@pytest.mark.parametrize("key", ["abcd", "not hexadecimal at all"])
+def test_a_short_or_malformed_pseudonym_key_is_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pseudonym key"):
+        _ = Settings(home=tmp_path, pseudonym_key=key).pseudonym_secret
+
+
+def test_an_empty_pseudonym_key_means_the_one_of_this_home(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path, pseudonym_key="").pseudonym_secret == Settings(home=tmp_path).pseudonym_secret

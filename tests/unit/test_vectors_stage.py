@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers.counting_encoder import Killed, vector_of
+from helpers.memory_lake import MemoryLake
 from helpers.pipeline import SPACE, Pipeline
 from helpers.tiny_source import series
 
@@ -17,6 +18,7 @@ from medvec_assets.stages.verify import as_json, verify
 from resources import tables
 from resources.errors import NotFound
 
+LAKE = MemoryLake
 FOUR = [series(str(n), patient=f"P{n}", what=f"series {n}") for n in range(4)]
 ALIAS = "tcia_catalog__text__open"
 COLLECTION = f"{ALIAS}__g1"
@@ -222,3 +224,29 @@ def test_the_audit_row_of_an_index_says_what_was_written(filled: Pipeline) -> No
     assert rows.select("partition", "space_version", "table_path", "rows_in", "rows_out", "rows_computed").rows() == [
         ("lung", "tiny@1", COLLECTION, 4, 4, 4)
     ]
+
+
+def test_a_small_change_is_found_in_gold_and_the_index_is_not_read(
+    filled: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.list_source(*FOUR[:3], series("3", patient="P3", what="another series"))
+    filled.refresh()
+    filled.records("lung")
+    filled.embeddings("lung")
+    reads: list[str] = []
+    read = filled.index.fingerprints
+    monkeypatch.setattr(filled.index, "fingerprints", lambda name, part: reads.append(part) or read(name, part))
+    done = the_one(filled)
+    assert (done.upserted, done.deleted, done.unchanged, reads) == (1, 1, 3, [])
+    assert report(filled)["ok"]
+
+
+def test_a_change_beside_a_hand_deleted_entity_reads_the_index_and_heals_both(filled: Pipeline) -> None:
+    gone = next(iter(filled.entities))
+    filled.index.delete(COLLECTION, "lung", [gone])
+    filled.list_source(*FOUR, series("4", patient="P4", what="one more"))
+    filled.refresh()
+    filled.records("lung")
+    filled.embeddings("lung")
+    assert the_one(filled).upserted == 2
+    assert report(filled)["ok"]
