@@ -2,7 +2,7 @@
 
     python -m bench.embedding [--texts N] [--images N] [--rounds N] [--json]
 
-The sides alternate (bare, encoder, bare, ...), so that a slow minute of the machine hits both; the ratio is of medians.
+The sides alternate (A B B A ...), so that a slow minute of the machine hits both; the ratio is of medians.
 Text: distinct series descriptors of the real IDC catalogue. Images: real acquisitions of pydicom's packages, shifted to
 make up the number. Bare text is plain transformers, sorted by token count; bare images are plain torch, channels_last.
 """
@@ -122,8 +122,10 @@ def compare(bare: Loop, encode: Loop, items: list[Any], rounds: int) -> dict[str
     """Rates of both loops over `items`, interleaved, and how far their vectors are apart."""
     apart = float(np.abs(bare(items[:64]) - encode(items[:64])).max())  # also warms both up
     seconds: dict[str, list[float]] = {"bare": [], "encoder": []}
+    sides = [("bare", bare), ("encoder", encode)]
     for _ in range(rounds):
-        for name, loop in (("bare", bare), ("encoder", encode)):
+        sides.reverse()  # neither always runs in the other's wake
+        for name, loop in sides:
             start = time.perf_counter()
             loop(items)
             seconds[name].append(time.perf_counter() - start)
