@@ -16,7 +16,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
+from medvec_assets import printing
 from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import DatasetSpec
 from resources.errors import ConfigError, MedvecError
@@ -36,6 +39,20 @@ def main() -> None:
         _fail(error, 2)
     except MedvecError as error:
         _fail(error, 1)
+
+
+def _settings() -> Settings:
+    """The settings. ConfigError names each variable that is wrong, and not its value, which may be a secret."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(f"MEDVEC_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+    except SettingsError as error:  # a list or mapping that is no JSON; the message names the field
+        wrong = str(error)
+    raise ConfigError(
+        f"the MEDVEC_* variables cannot be used: {wrong}",
+        remedy='correct them; lists and mappings are JSON, such as MEDVEC_SOURCES=\'{"dataset": "path"}\'',
+    )
 
 
 @app.command()
@@ -66,13 +83,13 @@ def search(
     from resources.lakehouse import Lakehouse
     from resources.vector_index import open_index
 
-    settings = Settings()
+    settings = _settings()
     request = SearchRequest(
         text=text, datasets=tuple(datasets or ()), space=space, cohorts=tuple(cohort or ()), limit=limit
     )
     with open_index(settings) as index:
         hits = [asdict(hit) for hit in SearchEngine(settings, Lakehouse.open(settings), index).search(request)]
-    _show({"hits": hits}, as_json, _print_hits)
+    _show({"hits": hits}, as_json, printing.hits)
 
 
 @app.command()
@@ -81,8 +98,8 @@ def lineage(vector_id: str, as_json: AsJson = False) -> None:
     from medvec_assets.query.lineage import lineage as walk
     from resources.lakehouse import Lakehouse
 
-    settings = Settings()
-    _show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, _print_json)
+    settings = _settings()
+    _show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, printing.lineage)
 
 
 @app.command()
@@ -103,13 +120,7 @@ def sync(
             done += [asdict(synced) for synced in sync_all(ctx, spec, full=full)]
             retire.retire(ctx, spec)
     totals = {name: sum(one[name] for one in done) for name in ("upserted", "deleted", "unchanged")}
-    _show(
-        {**totals, "partitions": done},
-        as_json,
-        lambda r: print(
-            f"{len(done)} partitions: {r['upserted']} written, {r['deleted']} deleted, {r['unchanged']} unchanged"
-        ),
-    )
+    _show({**totals, "partitions": done}, as_json, printing.sync)
 
 
 @app.command()
@@ -120,7 +131,7 @@ def verify(datasets: Datasets = None, as_json: AsJson = False) -> None:
 
     with _stages() as ctx:
         report = report_json([one for spec in _specs(datasets) for one in diff(ctx, spec)])
-    _show(report, as_json, _print_verify)
+    _show(report, as_json, printing.verify)
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -141,7 +152,7 @@ def partitions(
         return
     with _stages() as ctx:
         states = [asdict(state) for state in partition_states(ctx, spec)]
-    _show({"dataset": spec.id, "partitions": states}, as_json, _print_partitions)
+    _show({"dataset": spec.id, "partitions": states}, as_json, printing.partitions)
 
 
 @app.command()
@@ -149,8 +160,8 @@ def doctor(as_json: AsJson = False) -> None:
     """Try every part of the installation and say what to do about what does not answer. Exit 1 if any fails."""
     from medvec_assets.doctor import examine
 
-    report = examine(Settings())
-    _show(report, as_json, _print_doctor)
+    report = examine(_settings())
+    _show(report, as_json, printing.doctor)
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -160,7 +171,7 @@ def serve() -> None:
     """Start the Dagster UI and daemon and the REST service on this machine; Ctrl-C ends all."""
     from medvec_assets.serve import serve as start
 
-    raise typer.Exit(start(Settings()))
+    raise typer.Exit(start(_settings()))
 
 
 def _run(
@@ -174,16 +185,15 @@ def _run(
     from medvec_assets import progress, runner
     from medvec_assets.runtime import Runtime
 
-    settings = Settings()
+    settings = _settings()
     with progress.bars(not as_json) as shown:
         runtime = Runtime(settings, shown.rows)
         selection = runner.Selection(partitions, everything, split)
         report = runner.run(settings, specs, selection, runtime, shown.partitions)
-    _show(report.as_json(), as_json, _print_run)
+    _show(report.as_json(), as_json, printing.run)
     for sentence in report.failures:
         print(sentence, file=sys.stderr)
-    if report.failures:
-        raise typer.Exit(1)
+    raise typer.Exit(report.exit_code)
 
 
 @contextmanager
@@ -194,7 +204,7 @@ def _stages() -> Iterator[Any]:
 
     with (
         progress.bars() as shown,
-        Runtime(Settings(), shown.rows).context(f"cli-{uuid.uuid4()}", with_index=True) as ctx,
+        Runtime(_settings(), shown.rows).context(f"cli-{uuid.uuid4()}", with_index=True) as ctx,
     ):
         yield ctx
 
@@ -208,73 +218,6 @@ def _fail(error: MedvecError, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _show(result: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], None]) -> None:
-    if as_json:
-        print(json.dumps(result, default=str))
-    else:
-        human(result)
-
-
-def _print_json(result: dict[str, Any]) -> None:
-    from rich import print_json
-
-    print_json(json.dumps(result, default=str))
-
-
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        numeric = all(isinstance(row[columns.index(name)], int | float) for row in rows)
-        table.add_column(name, justify="right" if rows and numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
-    Console().print(table)
-
-
-def _print_run(report: dict[str, Any]) -> None:
-    rows = [
-        [name, space, done["partitions"], done["records"], done["quarantined"], *totals.values()]
-        for name, done in report["datasets"].items()
-        for space, totals in done["spaces"].items()
-    ]
-    columns = ["dataset", "space", "partitions", "records", "quarantined"]
-    columns += ["embedded", "embedding kept", "indexed", "index deleted", "index kept"]
-    _table(f"medvec run: {report['seconds']:.1f} s", columns, rows)
-
-
-def _print_hits(result: dict[str, Any]) -> None:
-    rows = []
-    for hit in result["hits"]:
-        told = [hit["attributes"].get(name) for name in ("modality", "body_part", "series_description")]
-        shown = " ".join(str(part) for part in told if part)
-        rows.append([f"{hit['score']:.3f}", shown, hit["members"], hit["cohort"], hit["license"], hit["vector_id"]])
-    _table("nearest records", ["score", "what", "members", "cohort", "license", "vector id"], rows)
-    if result["hits"]:
-        first = result["hits"][0]
-        print(f"source of the first: {first['source_uri']}")
-        print(
-            f"encoded by {first['encoder']} (weights {first['weights_digest'][:12]}), Delta version {first['delta_version']}"
-        )
-        print(f"where it came from: medvec lineage {first['vector_id']}")
-
-
-def _print_verify(report: dict[str, Any]) -> None:
-    columns = ["collection", "partitions", "desired", "indexed", "missing", "extra", "stale", "ok"]
-    _table("index against embeddings", columns, [[one[c] for c in columns] for one in report["collections"]])
-    if not report["ok"]:
-        print("What to do: medvec sync --full")
-
-
-def _print_partitions(result: dict[str, Any]) -> None:
-    columns = ["partition", "objects", "size_bytes", "state", "reason"]
-    _table(result["dataset"], columns, [[one[c] for c in columns] for one in result["partitions"]])
-
-
-def _print_doctor(report: dict[str, Any]) -> None:
-    for check in report["checks"]:
-        print(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['detail']}")
-        if not check["ok"]:
-            print(f"      What to do: {check['remedy']}")
+def _show(result: dict[str, Any], as_json: bool, human: Callable[[dict[str, Any]], Iterator[str]]) -> None:
+    for line in [json.dumps(result, default=str)] if as_json else human(result):
+        print(line)

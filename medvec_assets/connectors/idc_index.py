@@ -111,7 +111,9 @@ def open_connector(settings: Settings, dataset_id: str) -> IdcIndex:
                 f"idc-index-data {package.__version__} came without its index",
                 remedy="reinstall it, or name an idc_index.parquet in MEDVEC_SOURCES",
             )
-        return IdcIndex(shipped, package.PRIOR_VERSIONS_INDEX_PARQUET_FILEPATH, f"idc-index-data {package.__version__}")
+        # The package's major version is IDC's release: 25.0.5 ships v25.
+        release = f"IDC v{package.__version__.partition('.')[0]} (idc-index-data {package.__version__})"
+        return IdcIndex(shipped, package.PRIOR_VERSIONS_INDEX_PARQUET_FILEPATH, release)
     index = Path(source).expanduser()
     if not index.is_file():
         raise ConfigError(

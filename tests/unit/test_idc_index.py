@@ -145,7 +145,7 @@ def test_the_package_is_read_where_no_source_is_given() -> None:
     import idc_index_data
 
     connector = open_connector("idc_index", Settings(sources={"other": "/nowhere"}), "tcia_catalog")
-    assert connector.version() == f"idc-index-data {idc_index_data.__version__}"
+    assert connector.version() == f"IDC v25 (idc-index-data {idc_index_data.__version__})"
     piece = next(iter(connector.listings(pl.DataFrame()))).objects
     assert piece.height == idc_index.ROWS_PER_LISTING and dict(piece.schema) == LISTING
     assert piece.drop("removed_in_version").null_count().sum_horizontal().item() == 0

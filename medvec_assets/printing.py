@@ -1,0 +1,76 @@
+"""What the commands print for a person: lines that fit any terminal and ids that can be copied whole.
+
+Belongs here: text from a command's JSON result. Does not belong here: the JSON itself, bars (progress), errors (cli).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+Result = dict[str, Any]
+_TOLD = ("modality", "body_part", "series_description", "study_description")
+
+
+def run(result: Result) -> Iterator[str]:
+    yield f"done in {result['seconds']:.1f} s"
+    for name, done in result["datasets"].items():
+        yield f"{name}: {done['partitions']:,} partitions, {done['records']:,} records, {done['quarantined']:,} quarantined"
+        for space, totals in done["spaces"].items():
+            yield (
+                f"  {space}: {totals['embeddings_computed']:,} embedded, {totals['embeddings_skipped']:,} known already; "
+                f"index: {totals['vectors_upserted']:,} written, {totals['vectors_deleted']:,} deleted, "
+                f"{totals['vectors_unchanged']:,} unchanged"
+            )
+
+
+def hits(result: Result) -> Iterator[str]:
+    for number, hit in enumerate(result["hits"], 1):
+        told = " · ".join(str(hit["attributes"][name]) for name in _TOLD if hit["attributes"].get(name))
+        same = f", stands for {hit['members']:,} with the same content" if hit["members"] > 1 else ""
+        yield f"{number:3}. {hit['score']:.3f}  {told or hit['record_id']}"
+        yield f"     {hit['dataset']} / {hit['cohort']}, {hit['license']}{same}"
+        yield f"     {hit['source_uri']}"
+        yield f"     {hit['encoder']} (weights {hit['weights_digest'][:12]}), Delta version {hit['delta_version']}"
+        yield f"     medvec lineage {hit['vector_id']}"
+    if not result["hits"]:
+        yield "nothing found"
+
+
+def verify(result: Result) -> Iterator[str]:
+    for one in result["collections"]:
+        yield (
+            f"{'ok  ' if one['ok'] else 'FAIL'}  {one['collection']}: {one['desired']:,} desired, {one['indexed']:,} indexed, "
+            f"{one['missing']:,} missing, {one['extra']:,} extra, {one['stale']:,} stale in {one['partitions']:,} partitions"
+        )
+    if not result["collections"]:
+        yield "no collection yet: medvec run"
+    if not result["ok"]:
+        yield "What to do: medvec sync --full"
+
+
+def sync(result: Result) -> Iterator[str]:
+    yield (
+        f"{len(result['partitions']):,} partitions: {result['upserted']:,} written, {result['deleted']:,} deleted, "
+        f"{result['unchanged']:,} unchanged"
+    )
+
+
+def partitions(result: Result) -> Iterator[str]:
+    width = max((len(one["partition"]) for one in result["partitions"]), default=0)
+    for one in result["partitions"]:
+        reason = f": {one['reason']}" if one["reason"] else ""
+        size = f"{one['size_bytes'] / 1e9:,.1f} GB"
+        yield f"{one['partition']:{width}}  {one['objects']:>9,} objects  {size:>12}  {one['state']}{reason}"
+
+
+def doctor(result: Result) -> Iterator[str]:
+    for check in result["checks"]:
+        yield f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['detail']}"
+        if not check["ok"]:
+            yield f"      What to do: {check['remedy']}"
+
+
+def lineage(result: Result) -> Iterator[str]:
+    yield json.dumps(result, indent=2, default=str)
