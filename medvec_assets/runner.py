@@ -6,16 +6,20 @@ how progress looks (progress), scheduling (automation does that under `medvec se
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
 
 from medvec_assets import checks
 from medvec_assets.catalog.spec import DatasetSpec
@@ -25,10 +29,12 @@ from medvec_assets.runtime import Runtime
 from medvec_assets.stages import embeddings, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
-from resources.errors import ConfigError, MedvecError
+from resources.errors import ConfigError, MedvecError, NotFound, StorageError
 from resources.settings import Settings
 
 Totals = dict[str, int]
+FULL_BYTES = 1 << 20  # less free than this is a full disk to SQLite: a page of its log does not fit any more
+_CONFIG_CODES = frozenset({ConfigError.code, "partition_name"})
 _SPACE_TOTALS = (
     "embeddings_computed",
     "embeddings_skipped",
@@ -54,6 +60,19 @@ class Report:
     seconds: float = 0.0
     datasets: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    misconfigured: int = 0  # how many of the failures are of the command line or the settings
+
+    @property
+    def exit_code(self) -> int:
+        """0 fine, 2 if all that failed is bad usage or configuration, otherwise 1."""
+        if not self.failures:
+            return 0
+        return 2 if self.misconfigured == len(self.failures) else 1
+
+    def add(self, sentence: str, code: str) -> None:
+        """A failure, told in `sentence`, of an error with this `code`."""
+        self.failures.append(sentence)
+        self.misconfigured += code in _CONFIG_CODES
 
     def as_json(self) -> dict[str, Any]:
         failed = {"failures": self.failures} if self.failures else {}
@@ -62,7 +81,10 @@ class Report:
 
 def dagster_instance(settings: Settings) -> dg.DagsterInstance:
     """The instance of this home: SQLite below HOME/dagster, telemetry off, its engines kept open."""
-    return dg.DagsterInstance.from_config(str(dagster_home(settings)))
+    home = dagster_home(settings)
+    # Opening makes the tables where there are none, and of two processes that do it at once SQLite fails one.
+    with FileLock(home / "opening.lock"):
+        return dg.DagsterInstance.from_config(str(home))
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -92,15 +114,39 @@ def run(
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
     started = time.monotonic()
     report = Report()
-    with dagster_instance(settings) as instance, runtime.hold_index():
-        for spec in specs:
-            try:
-                report.datasets[spec.id] = _Dataset(spec, runtime, instance, report).run(selection, on_partition)
-            except MedvecError as error:
-                report.failures.append(f"{spec.id}: {error}")
-    report.seconds = time.monotonic() - started
-    (settings.home / "last_run.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
+    with _named_failures(settings.home):
+        with dagster_instance(settings) as instance, runtime.hold_index():
+            for spec in specs:
+                try:
+                    report.datasets[spec.id] = _Dataset(spec, runtime, instance, report).run(selection, on_partition)
+                except MedvecError as error:
+                    report.add(f"{spec.id}: {error}", error.code)
+        report.seconds = time.monotonic() - started
+        draft = settings.home / f"last_run.json.{os.getpid()}"
+        draft.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+        draft.replace(settings.home / "last_run.json")
     return report
+
+
+@contextmanager
+def _named_failures(home: Path) -> Iterator[None]:
+    """Failures of what is in HOME beside lake and index (Dagster's databases, the report) as errors with a remedy."""
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        # SQLite calls a full disk "disk I/O error" or "unable to open database file" as often as by its name.
+        full = home.exists() and shutil.disk_usage(home).free < FULL_BYTES
+        if full or getattr(error, "errno", None) == errno.ENOSPC:
+            raise StorageError(
+                f"the disk is full: Dagster's storage or the report in {home} could not be written",
+                remedy="free space on the volume of MEDVEC_HOME and run again: what was committed stays",
+                code="disk_full",
+            ) from error
+        raise StorageError(
+            f"Dagster's storage or the report in {home} could not be read or written ({type(error).__name__})",
+            remedy="check who owns MEDVEC_HOME (medvec doctor); if HOME/dagster/history is damaged, move it away: the "
+            "record of lineage is in the lake",
+        ) from error
 
 
 class _Dataset:
@@ -114,8 +160,7 @@ class _Dataset:
     def run(self, selection: Selection, on_partition: Callable[..., None]) -> dict[str, Any]:
         spec = self._spec
         if selection.split:
-            with self._context() as ctx:
-                manifest.refresh(ctx, spec, selection.split)
+            self._split(selection.split)
         if not self._execute([dg.AssetKey([spec.id, manifest.ASSET])], "manifest"):
             return {"partitions": 0, "records": 0, "quarantined": 0, "spaces": self._computed}
         with self._context() as ctx:
@@ -132,6 +177,13 @@ class _Dataset:
             totals = self._totals(ctx, [state.partition for state in states])
         self._check_freshness()
         return totals
+
+    def _split(self, partitions: tuple[str, ...]) -> None:
+        try:
+            with self._context() as ctx:
+                manifest.refresh(ctx, self._spec, partitions)
+        except NotFound as error:  # here the command line names what there is not
+            raise ConfigError(error.message, remedy=error.remedy) from error
 
     def _selected(self, ctx: Context, selection: Selection) -> list[PartitionState]:
         sample = None if selection.everything or selection.partitions else self._spec.sample_cohorts
@@ -155,7 +207,8 @@ class _Dataset:
         job = self._job.get_subset(asset_selection=set(keys), asset_check_selection=with_checks)
         result = self._launch(job, partition)
         self._count(result)
-        self._report.failures += [f"{self._spec.id} {what}: {sentence}" for sentence in _failures(result)]
+        for sentence, code in _failures(result):
+            self._report.add(f"{self._spec.id} {what}: {sentence}", code)
         return bool(result.success)
 
     def _check_freshness(self) -> None:
@@ -205,23 +258,23 @@ class _Dataset:
         return self._runtime.context("medvec-run", with_index=True)
 
 
-def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """Failed steps and failed checks of one Dagster run, each with its remedy."""
-    sentences = []
+def _failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str]]:
+    """Failed steps and failed checks of one Dagster run: a sentence with the remedy, and the error's code."""
+    failures = []
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
             failure = data.user_failure_data
             if failure is not None and failure.description:
-                sentences.append(failure.description)
+                code = failure.metadata.get("code")
+                failures.append((failure.description, str(code.value) if code is not None else ""))
             elif data.error is not None and "AssetCheckFailed" not in str(data.error.cls_name):
-                sentences.append(str(data.error.message).strip())
+                failures.append((str(data.error.message).strip(), ""))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             remedy = "see the check's metadata in the Dagster UI"
             with suppress(KeyError):
                 remedy = str(check.metadata["what to do"].value)
-            sentences.append(
-                f"check {check.check_name} of {check.asset_key.to_user_string()} failed. What to do: {remedy}"
-            )
-    return sentences
+            name = f"check {check.check_name} of {check.asset_key.to_user_string()}"
+            failures.append((f"{name} failed. What to do: {remedy}", ""))
+    return failures

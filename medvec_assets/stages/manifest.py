@@ -87,6 +87,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     for name in split:
         leaves = partitions.split(leaves, Partition.parse(name))
     objects = objects.with_columns(partitions.assign(objects, leaves, spec.source).alias("partition"))
+    objects = objects.sort("partition", "object_id")
     digests = partitions.content_digests(objects)
     new_plan = _plan_rows(leaves, digests, version, plan)
 
@@ -99,7 +100,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     moved = moved or (not recorded and not partitions.content_digests(previous).equals(digests))
     if moved:
         facts = {"asset": ASSET, "run_id": ctx.run_id, "upstream_version": version}
-        ordered = objects.sort("partition", "record_ref", "object_id").select(tables.MANIFEST.names)
+        ordered = objects.select(tables.MANIFEST.names)
         following = ctx.transaction(spec, CHAIN)
         table_version = ctx.lake.replace(base, {}, _batches(ordered, tables.MANIFEST), facts, following).version
         ctx.lake.replace(plan_base, {}, _batches(new_plan, tables.PARTITIONS), facts, following)
@@ -174,13 +175,14 @@ def validated(listing: Listing) -> tuple[pl.DataFrame, list[Rejection]]:
     """Split a listing into rows that satisfy every rule and rejections that name the first rule broken."""
     objects = listing.objects.select([pl.col(name).cast(kind) for name, kind in LISTING.items()])
     present = (*_REQUIRED, *_FURTHER)
-    printed = [pl.col(name).str.contains(_CONTROL) for name in (*present, "removed_in_version")]
+    # One search over the joined fields: 13 searches a row cost a second per million rows.
+    joined = pl.concat_str([*present, "removed_in_version"], separator=" ", ignore_nulls=True)
     rule = (
         pl.when(pl.any_horizontal([pl.col(name).is_null() | (pl.col(name) == "") for name in present]))
         .then(pl.lit("missing_field"))
         .when(pl.any_horizontal(_too_long()))
         .then(pl.lit("field_too_long"))
-        .when(pl.any_horizontal(printed))
+        .when(joined.str.contains(_CONTROL))
         .then(pl.lit("control_characters"))
         .when(~pl.col("cohort").str.contains(r"^[A-Za-z0-9_-]+$"))
         .then(pl.lit("bad_cohort"))
@@ -206,9 +208,9 @@ def _too_long() -> list[pl.Expr]:
 
 
 def _without_duplicates(objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-    repeated = objects.filter(pl.col("object_id").is_duplicated())["object_id"]
-    if repeated.is_empty():
+    if objects["object_id"].n_unique() == objects.height:
         return objects, []
+    repeated = objects.filter(pl.col("object_id").is_duplicated())["object_id"]
     kept = objects.filter(~pl.col("object_id").is_in(repeated.unique().implode()))
     code = "duplicate_object_id"
     return kept, [Rejection(object_id, code, _REMEDIES[code]) for object_id in repeated]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers import bytes_modality
 from helpers.counting_encoder import Killed
+from helpers.memory_lake import MemoryLake
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
@@ -18,6 +19,8 @@ from medvec_assets.modalities import Rejected, modality
 from medvec_assets.stages import records
 from resources import tables
 from resources.errors import CommitConflict, NotFound, PolicyRefused, SourceError, StorageError
+
+LAKE = MemoryLake
 
 
 def codes(pipeline: Pipeline) -> dict[str, tuple[str, str]]:

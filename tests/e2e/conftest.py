@@ -1,0 +1,49 @@
+"""Real rows of the real catalogue, few enough for a test, and one home where the main job ran undisturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from command import COHORTS, DATASET, Home, Undisturbed, index_state, lake_state, sources
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first rows of each cohort as the installed index has them."""
+    import idc_index_data
+
+    index = pl.scan_parquet(str(idc_index_data.IDC_INDEX_PARQUET_FILEPATH))
+    path = tmp_path_factory.mktemp("catalogue") / "idc_index.parquet"
+    rows = [
+        index.filter(pl.col("collection_id") == name).sort("SeriesInstanceUID").head(n) for name, n in COHORTS.items()
+    ]
+    pl.concat(rows).collect().write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    home = Home(tmp_path_factory.mktemp("undisturbed") / "home", sources(catalogue))
+    run = home.medvec("run", "--dataset", DATASET, "--json")
+    assert run.code == 0, run.stderr
+    return Undisturbed(home, run, lake_state(home), index_state(home))
+
+
+@pytest.fixture
+def fresh(catalogue: Path, tmp_path: Path) -> Home:
+    """A home where nothing ran yet."""
+    return Home(tmp_path / "home", sources(catalogue))
+
+
+@pytest.fixture
+def done(undisturbed: Undisturbed, tmp_path: Path) -> Home:
+    """A home where the main job ran to its end, to do with as one likes."""
+    return undisturbed.home.copy(tmp_path / "home")
