@@ -6,7 +6,7 @@ Does not belong here: repairing anything, or rules of one modality (those reject
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import embeddings, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
+from medvec_assets.stages.due import partition_states
 from resources import tables
 from resources.tables import TableSpec
 
@@ -34,6 +35,7 @@ class Finding:
     passed: bool
     remedy: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
 # name -> (description, blocking), by the asset the check stands on
@@ -71,10 +73,12 @@ def specs(
     ]
 
 
-def results(findings: Iterator[Finding]) -> Iterator[dg.AssetCheckResult]:
+def results(findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
     for found in findings:
         metadata = dict(found.numbers) | ({} if found.passed else {"what to do": found.remedy})
-        yield dg.AssetCheckResult(check_name=found.name, passed=found.passed, metadata=metadata)
+        yield dg.AssetCheckResult(
+            check_name=found.name, passed=found.passed, severity=found.severity, metadata=metadata
+        )
 
 
 def of_manifest(ctx: Context, spec: DatasetSpec) -> Iterator[Finding]:
@@ -164,35 +168,35 @@ def of_vectors(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> I
 
 
 def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
-    """Per partition: made from the upstream version published now, and not older than the spec says.
+    """Whether every materialized partition, down to the index, is made from what is published now: a warning if not, an
+    error once one has been so for longer than the spec's `max_age`.
 
     Dagster's own FreshnessPolicy looks at an asset's last materialization only: a backfill of one old shard makes
-    everything fresh.
+    everything fresh. Age alone is no fault: what the source has not changed since is as it should be.
     """
     published = ctx.connector(spec).version()
-    plan = manifest.current_plan(ctx, spec)
     heads = ctx.audit.latest(spec.id)
     listed = heads.get((manifest.ASSET, "-", "-"))
-    behind, stale = [], []
-    for row in plan.iter_rows(named=True):
-        head = heads.get((records.ASSET, "-", row["partition"]))
-        if head is None:
-            continue  # never asked for; `medvec partitions` shows it
-        if head["input_digest"] != records.expected_input(ctx, spec, row["content_digest"]):
-            behind.append(row["partition"])
-        # A partition whose content did not change is as fresh as the last look at the source.
-        elif listed is None or now - listed["finished_at"].astimezone(UTC) > spec.freshness.max_age:
-            stale.append(row["partition"])
     current = listed is not None and listed["upstream_version"] == published
+    behind: dict[str, datetime] = {}  # partition -> when it was last known to be as published
+    for state in partition_states(ctx, spec):
+        head = heads.get(records.chain_of(state.partition))
+        if head is None or listed is None:
+            continue  # never asked for; `medvec partitions` shows it
+        if state.state != "current":
+            behind[state.partition] = head["finished_at"]
+        elif not current:
+            behind[state.partition] = max(head["finished_at"], listed["finished_at"])
+    old = [partition for partition, since in behind.items() if now - since.astimezone(UTC) > spec.freshness.max_age]
     numbers = {
         "upstream_version_published": published,
         "upstream_version_listed": listed["upstream_version"] if listed is not None else "never",
         "partitions_behind": len(behind),
-        "partitions_too_old": len(stale),
-        "for_example": (behind + stale)[:MAX_NAMED],
+        "partitions_too_old": len(old),
+        "for_example": sorted(behind, key=lambda partition: behind[partition])[:MAX_NAMED],
     }
-    remedy = f"medvec run --dataset {spec.id}"
-    return Finding(FRESHNESS_CHECK, current and not behind and not stale, remedy, numbers)
+    severity = dg.AssetCheckSeverity.ERROR if old else dg.AssetCheckSeverity.WARN
+    return Finding(FRESHNESS_CHECK, current and not behind, f"medvec run --dataset {spec.id}", numbers, severity)
 
 
 def _schema(ctx: Context, table: TableSpec, where: pc.Expression | None) -> Finding:

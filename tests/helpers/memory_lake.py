@@ -1,4 +1,4 @@
-"""resources.lakehouse in memory: fifty times faster, for tests that try many histories. Delta itself is not tested with it.
+"""resources.lakehouse in memory: several times faster, for tests that try many histories. Delta itself is not tested with it.
 
 Atomic replaces, snapshots that do not move, conflicts and transactions are as test_lakehouse.py holds the real one to.
 """

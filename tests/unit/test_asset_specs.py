@@ -125,7 +125,7 @@ def _asset(key: dg.AssetKey) -> dict[str, Any]:
         },
         "automation": condition.get_label() if condition else None,
         "freshness": str(freshness.fail_window.to_timedelta()) if freshness else None,
-        "max_partitions_per_run": backfill.max_partitions_per_run if backfill else None,
+        "backfill_policy": str(backfill) if backfill else None,
         "pool": sorted(node.pools or ()),
         "pod": dict(op.tags) if op else {},
         "retries": [policy.max_retries, policy.delay, policy.backoff.value, policy.jitter.value] if policy else None,

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from helpers.dagster_world import CHAIN, EMBEDDINGS, RECORDS, VECTORS, DagsterWorld, steps_that
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
@@ -86,6 +88,17 @@ def test_a_failed_blocking_check_stops_the_rest_of_its_run_without_a_retry(world
     failed = [check.check_name for check in result.get_asset_check_evaluations() if not check.passed]
     assert failed == ["quarantine_share"]
     assert not world.pipeline.entities
+
+
+def test_what_is_requested_becomes_one_run_of_the_whole_chain_per_partition(world: DagsterWorld) -> None:
+    """Range runs, which any backfill policy makes, would store check results without their partition."""
+    world.pipeline.list_source(series("1", "lung"), series("2", "liver"))
+    world.refresh()
+    graph = world.defs.resolve_asset_graph()
+    wanted = [AssetKeyPartitionKey(world.key(asset), name) for asset in CHAIN for name in ("lung", "liver")]
+    runs = build_run_requests_with_backfill_policies(wanted, graph, world.instance)
+    assert sorted(run.partition_key or "" for run in runs) == ["liver", "lung"]
+    assert all({key.path[-1] for key in run.asset_selection or ()} == set(CHAIN) for run in runs)
 
 
 def test_check_results_are_kept_per_partition(world: DagsterWorld) -> None:

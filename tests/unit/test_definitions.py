@@ -19,17 +19,19 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "monai", "transformers", "pymilvus", "milvus_lite", "matplotlib", "kubernetes", "fastapi")
 
 
-def test_importing_the_definitions_imports_nothing_heavy() -> None:
-    code = f"import sys, medvec_assets.definitions; print(*[name for name in {HEAVY} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert found.stdout.split() == []
-
-
-def test_loading_touches_no_file_and_no_setting(tmp_path: Path) -> None:
+def test_loading_imports_nothing_heavy_and_touches_no_file_and_no_setting(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, "MEDVEC_HOME": str(home), "MEDVEC_DEVICE": "not a device"}
-    code = "import medvec_assets.definitions as found; found.defs.get_repository_def()"
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT)
+    code = f"""
+import sys
+from medvec_assets.definitions import defs
+defs.get_repository_def()
+print(*[name for name in {HEAVY} if name in sys.modules])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+    )
+    assert found.stdout.split() == []
     assert not home.exists()
 
 
