@@ -33,7 +33,6 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 GPU_POD = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
 UPSTREAM = "upstream"
-PLAN = "partitions"
 Asset = dg.AssetsDefinition | dg.AssetSpec
 
 
@@ -58,7 +57,7 @@ def build_dataset(spec: DatasetSpec) -> DatasetDefinitions:
 
 
 def plan_key(spec: DatasetSpec) -> dg.AssetKey:
-    return dg.AssetKey([spec.id, PLAN])
+    return dg.AssetKey([spec.id, checks.PLAN])
 
 
 def partition_chain(spec: DatasetSpec) -> list[dg.AssetKey]:
@@ -260,7 +259,7 @@ def _partitioned(
 
 def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=[spec.id, manifest.ASSET],
+        asset=plan_key(spec),
         name=checks.FRESHNESS_CHECK,
         description="Every materialized partition is made from what the source publishes now. A warning while it is "
         "younger than the spec's limit, an error after that.",

@@ -200,26 +200,21 @@ class _Dataset:
         return [state for state in states if state.partition in selection.partitions]
 
     def _execute(self, keys: list[dg.AssetKey], what: str, partition: str | None = None) -> bool:
-        fresh = dg.AssetCheckKey(dg.AssetKey([self._spec.id, manifest.ASSET]), checks.FRESHNESS_CHECK)
-        with_checks = {
-            key for key in self._job.asset_layer.asset_graph.asset_check_keys if key.asset_key in keys and key != fresh
-        }
-        job = self._job.get_subset(asset_selection=set(keys), asset_check_selection=with_checks)
-        result = self._launch(job, partition)
+        # A selection, not a subset of the job: automation and the UI know a run's targets by its selection.
+        result = self._launch(self._job, partition, asset_selection=keys)
         self._count(result)
         for sentence, code in _failures(result):
             self._report.add(f"{self._spec.id} {what}: {sentence}", code)
         return bool(result.success)
 
     def _check_freshness(self) -> None:
-        key = dg.AssetCheckKey(dg.AssetKey([self._spec.id, manifest.ASSET]), checks.FRESHNESS_CHECK)
-        job = self._job.get_subset(asset_selection=set(), asset_check_selection={key})
-        self._launch(job, None)
+        key = checks.freshness_key(self._spec)
+        self._launch(self._job.get_subset(asset_selection=set(), asset_check_selection={key}), None)
 
-    def _launch(self, job: dg.JobDefinition, partition: str | None) -> dg.ExecuteInProcessResult:
+    def _launch(self, job: dg.JobDefinition, partition: str | None, **selection: Any) -> dg.ExecuteInProcessResult:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in our own words
         return job.execute_in_process(
-            run_config=quiet, instance=self._instance, partition_key=partition, raise_on_error=False
+            run_config=quiet, instance=self._instance, partition_key=partition, raise_on_error=False, **selection
         )
 
     def _count(self, result: dg.ExecuteInProcessResult) -> None:

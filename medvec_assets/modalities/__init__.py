@@ -58,7 +58,10 @@ class Modality(Protocol):
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
     ) -> tuple[pl.DataFrame, list[Rejected]]:
-        """`objects`: manifest rows (all rows of a record_ref together). Returns a frame of RECORD_FRAME and every object that did not make it: objects = sum of object_ids + rejected."""
+        """`objects`: manifest rows, all rows of a record_ref together.
+
+        Returns a frame of RECORD_FRAME and every object that did not make it: objects = sum of object_ids + rejected.
+        """
         ...
 
     def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
