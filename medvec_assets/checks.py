@@ -126,9 +126,8 @@ def of_embeddings(ctx: Context, spec: DatasetSpec, space: str, partition: str) -
     table = tables.embeddings(spec.id, space)
     yield _schema(ctx, table, pc.field("partition") == partition)
     counts: dict[str, int] = {}
-    repeated, expected = 0, _records_with_input(ctx, spec, space, partition)
-    held = quarantine.read(ctx, spec, embeddings.asset_name(space), partition).height
-    invalid = 0
+    quarantined: dict[str, int] = {}
+    repeated, invalid, expected = 0, 0, _records_with_input(ctx, spec, space, partition)
     for version in generations.maintained_versions(ctx, spec, space):
         ids: list[str] = []
         dim = embeddings.target(ctx, spec, space, version).card.dim
@@ -136,13 +135,16 @@ def of_embeddings(ctx: Context, spec: DatasetSpec, space: str, partition: str) -
             ids += found
             invalid += bad
         counts[version] = len(ids)
+        stage = quarantine.stage_of(embeddings.chain_of(space, version, partition))
+        quarantined[version] = quarantine.read(ctx, spec, stage, partition).height
         repeated += len(ids) - len(set(ids))
     yield Finding(
         "unique_keys", repeated == 0, "materialize this partition again; if it stays, report it", {"repeated": repeated}
     )
-    adds_up = all(count + held == expected for count in counts.values())
+    adds_up = all(count + quarantined[version] == expected for version, count in counts.items())
     remedy = "materialize this partition again; rows are missing or too many"
-    yield Finding("counts_add_up", adds_up, remedy, {"records": expected, "quarantined": held, **counts})
+    numbers = {"records": expected, "embeddings": dict(counts), "quarantined": dict(quarantined)}
+    yield Finding("counts_add_up", adds_up, remedy, numbers)
     remedy = "the encoder's output or the table was damaged: re-run with verified weights, then materialize again"
     yield Finding("vectors_valid", invalid == 0, remedy, {"invalid": invalid})
 

@@ -42,9 +42,11 @@ def vector_id(dataset: str, space: str, record_id: str, part_kind: str = "whole"
     return _hash("vector", dataset, space, record_id, part_kind, str(part_index))[:32]
 
 
-def entity_id(partition: str, license: str, access_tier: str, content_digest: str, part_kind: str) -> str:
+def entity_id(
+    partition: str, license: str, access_tier: str, content_digest: str, part_kind: str = "whole", part_index: int = 0
+) -> str:
     """One index entity per distinct content within a partition, licence and tier; contains no member's id."""
-    return _hash("entity", partition, license, access_tier, content_digest, part_kind)[:32]
+    return _hash("entity", partition, license, access_tier, content_digest, f"{part_kind}-{part_index}")[:32]
 
 
 def row_fingerprint(*fields: str) -> str:

@@ -69,8 +69,8 @@ def read_vector(lake: Lakehouse, dataset: str, space: str, row: dict[str, Any]) 
 
 def entity_of(row: dict[str, Any]) -> str:
     """The index entity that stands for an embedding row's content: the id the vectors stage gave it."""
-    part = f"{row['part_kind']}-{row['part_index']}"
-    return fingerprints.entity_id(row["partition"], row["license"], row["access_tier"], row["content_digest"], part)
+    content = ("partition", "license", "access_tier", "content_digest", "part_kind", "part_index")
+    return fingerprints.entity_id(*(row[name] for name in content))
 
 
 def find_records(

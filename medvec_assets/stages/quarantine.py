@@ -21,11 +21,17 @@ Row = tuple[str, str, str, str]
 """(object_id, disposition, code, remedy)"""
 
 
+def stage_of(chain: ChainKey) -> str:
+    """The stage under which a chain's rows stand: two maintained versions of a space do not overwrite each other's."""
+    asset, space_version, _ = chain
+    return asset if space_version == "-" else f"{asset} {space_version}"
+
+
 def replace(
     ctx: Context, spec: DatasetSpec, chain: ChainKey, rows: Sequence[Row], partition: str | None = None
 ) -> None:
     """Make `rows` the quarantine of this chain's asset and partition; commits only if that changes anything."""
-    stage, partition = chain[0], partition or chain[2]
+    stage, partition = stage_of(chain), partition or chain[2]
     base = ctx.lake.ensure(tables.quarantine(spec.id))
     where = (pc.field("stage") == stage) & (pc.field("partition") == partition)
     existing = base.read(["object_id", "disposition", "code", "remedy"], where).rows()

@@ -135,10 +135,7 @@ def desired_entities(spec: DatasetSpec, gold: Snapshot, space_version: str, part
         pl.col("part_index").cast(pl.Int64),
         pl.lit(partition).alias("partition"),
     )
-    ids = [
-        fingerprints.entity_id(partition, license, tier, content, f"{kind}-{index}")
-        for license, tier, content, kind, index in entities.select(_CONTENT).rows()
-    ]
+    ids = [fingerprints.entity_id(partition, *content) for content in entities.select(_CONTENT).rows()]
     seen = (
         "fingerprint",
         "record_id",

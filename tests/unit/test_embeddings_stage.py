@@ -184,7 +184,8 @@ def test_a_bad_item_is_set_aside_alone_with_everybody_of_its_content(pipeline: P
     done = pipeline.embeddings("lung")
     assert (done.computed, done.rows_out, done.quarantined) == (4, 4, 2)
     found = pipeline.quarantine.select("object_id", "stage", "code").rows()
-    assert sorted(found) == [("8", "text_embeddings", "encoder_output"), ("9", "text_embeddings", "encoder_output")]
+    stage = "text_embeddings tiny@1"  # each maintained version of a space has its own quarantine
+    assert sorted(found) == [("8", stage, "encoder_output"), ("9", stage, "encoder_output")]
     assert pipeline.embeddings("lung").rows_out == 4, "known to be bad: not tried again"
     prepared(pipeline, *FOUR)
     done = pipeline.embeddings("lung")

@@ -71,6 +71,7 @@ def test_an_entity_id_contains_no_member() -> None:
         "access_tier",
         "content_digest",
         "part_kind",
+        "part_index",
     ]
 
 
@@ -107,7 +108,7 @@ def test_stored_hashes_stay_what_they_are() -> None:
     assert fingerprints.text_digest("CT") == "bac34cc38f1c1256b4f2d550cb32cc4c7a339701471c11094511b68a8f20cebf"
     assert fingerprints.embedding_fingerprint("c", "i", "e", "w", "fp32") == "839674f57918f0f65cce5a5d9ed5bd34"
     assert fingerprints.vector_id("d", "s", "r") == "3fb533593b66fc78454a90ea2431e025"
-    assert fingerprints.entity_id("p", "l", "t", "c", "k") == "05b0949701e72edef262fbdea8e111d3"
+    assert fingerprints.entity_id("p", "l", "t", "c", "whole", 0) == "1597867b8dd7a552382bba22943510ad"
     assert fingerprints.row_fingerprint("a", "b") == "5d53fc660f84b0395d2477bc9980cee9"
     assert fingerprints.set_digest(["a", "b"]) == "08bb6928ca5517152e4b8118ff058d82334469f89d507abd84f46634858a4958"
     assert fingerprints.input_digest("a", "b") == "a7452e9c60badc41b94cbbf15d04409ddb62b69eccbe097c88b1e15bc8273676"
