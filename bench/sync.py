@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench import world
@@ -126,9 +127,8 @@ def _change_one_percent(ctx: Any, spec: Any) -> None:
     for batch in base.scan(None, where):
         column = batch["attributes"].to_pylist()
         column[::100] = [json.dumps(json.loads(one) | {"instances": 424242}, sort_keys=True) for one in column[::100]]
-        changed.append(
-            batch.set_column(batch.schema.get_field_index("attributes"), table.schema.field("attributes"), [column])
-        )
+        place = batch.schema.get_field_index("attributes")
+        changed.append(batch.set_column(place, table.schema.field("attributes"), pa.array(column)))
     ctx.lake.replace(base, {"partition": world.COHORT}, changed, {"asset": "bench"})
     head = ctx.audit.latest(spec.id)[(embeddings.asset_name("text"), spec.spaces["text"].version, world.COHORT)]
     kept = {

@@ -88,7 +88,9 @@ def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, kn
             return chain[0], _KILLED
         asset = vectors.asset_name(space)
         indexed = known.heads.get((asset, version, partition))
-        if indexed is None or indexed["input_digest"] != vectors.expected_input(asset, found, indexed["table_path"]):
+        if indexed is None or indexed["input_digest"] != vectors.expected_input(
+            spec, asset, found, indexed["table_path"]
+        ):
             return asset, "the index is behind gold"
         # A partition without one entity has no collection to be counted in.
         collections = [name for name in indexed["table_path"].split(",") if name]
