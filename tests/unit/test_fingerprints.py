@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,3 +117,13 @@ def test_stored_hashes_stay_what_they_are() -> None:
         fingerprints.array_digest(np.zeros((2, 2), np.uint8))
         == "0440628f3f5e99f6941c88cf0b4303aa3e150e91bcb5ba50f914352d7574604d"
     )
+
+
+def test_rows_hashed_by_columns_are_the_ids_hashed_one_by_one() -> None:
+    rows = pl.DataFrame(
+        {"p": ["a", "b"], "l": ["CC", "CC"], "t": ["open", "open"], "c": ["1", "2"], "k": ["whole-0"] * 2}
+    )
+    assert fingerprints.hashed_rows("entity", rows) == [
+        fingerprints.entity_id(p, licence, tier, content) for p, licence, tier, content, _ in rows.rows()
+    ]
+    assert fingerprints.hashed_rows("row", rows) == [fingerprints.row_fingerprint(*row) for row in rows.rows()]
