@@ -19,7 +19,7 @@ import idc_index_data
 import polars as pl
 
 from bench import world
-from medvec_assets import checks, runner
+from medvec_assets import checks, pictures, runner
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.factory import partition_chain
 from medvec_assets.runtime import Runtime
@@ -40,7 +40,7 @@ def _settings(folder: Path, partitions: int) -> Settings:
 
 
 def _bare(settings: Settings) -> list[float]:
-    """Seconds of each partition's stages and checks alone."""
+    """Seconds of each partition's stages, checks and pictures alone."""
     spec, seconds = TCIA_CATALOG, []
     with open_index(settings) as index:
         ctx = world.context(settings, index)
@@ -52,6 +52,7 @@ def _bare(settings: Settings) -> list[float]:
             list(checks.of_records(ctx, spec, partition))
             embeddings.build(ctx, spec, "text", partition)
             list(checks.of_embeddings(ctx, spec, "text", partition))
+            pictures.of_partition(ctx, spec, "text", partition)
             vectors.build(ctx, spec, "text", partition)
             list(checks.of_vectors(ctx, spec, "text", partition))
             seconds.append(time.perf_counter() - start)
@@ -59,7 +60,7 @@ def _bare(settings: Settings) -> list[float]:
 
 
 def _through_dagster(settings: Settings) -> list[float]:
-    """Seconds of each partition's Dagster run, as `medvec run` launches it, pictures included."""
+    """Seconds of each partition's Dagster run, as `medvec run` launches it."""
     spec, seconds = TCIA_CATALOG, []
     runtime = Runtime(settings)
     os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "50"

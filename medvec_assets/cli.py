@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 from medvec_assets import printing
 from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import DatasetSpec
-from resources.errors import ConfigError, MedvecError
+from resources.errors import ConfigError, MedvecError, StorageError
 from resources.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="medvec: a medical vector lakehouse.")
@@ -39,6 +39,9 @@ def main() -> None:
         _fail(error, 2)
     except MedvecError as error:
         _fail(error, 1)
+    except PermissionError as error:
+        remedy = "check who owns the folder, or point MEDVEC_HOME at one that can be written"
+        _fail(StorageError(f"no permission for {error.filename}", remedy=remedy, code="storage_denied"), 1)
 
 
 def _settings() -> Settings:

@@ -43,7 +43,8 @@ class Space(_Frozen):
     encoder: str = Field(description="registry reference, name@version")
     hnsw_m: int = Field(default=16, ge=4, le=64)
     ef_construction: int = Field(default=200, ge=16)
-    ef_search: int = Field(default=128, ge=16)
+    # 128 gave .988 within one cohort of the demo's vectors, 256 gives .997.
+    ef_search: int = Field(default=256, ge=16)
 
     @field_validator("encoder")
     @classmethod
