@@ -14,12 +14,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from medvec_assets.catalog.spec import Sharding
 from resources.errors import ConfigError, IntegrityError, NotFound
@@ -41,6 +45,9 @@ CONTENT_COLUMNS = (
     "removed_in_version",
 )
 """What a partition's content is: not the release it came with, which moves for objects that did not change."""
+CONTENT_VERSION = "content-2"
+"""Names the definition in content_digests: another one moves every digest, and makes every manifest be listed again."""
+_HASHERS = 4  # partitions hashed at a time: each has its text in memory, some 30 MB
 
 _NAME = re.compile(rf"(?P<cohort>[A-Za-z0-9_-]+)(\.(?P<prefix>[01]{{1,{MAX_BITS}}}))?")
 
@@ -141,31 +148,54 @@ def assign(objects: pl.DataFrame, leaves: Iterable[Partition], source: str) -> p
 def content_digests(manifest: pl.DataFrame) -> pl.DataFrame:
     """One row per partition of `manifest`, sorted: partition, objects, size_bytes, content_digest.
 
-    The digest covers CONTENT_COLUMNS of every row, tombstones too, whatever their order; `objects` and `size_bytes`
-    count what is still published. Fields hold no control characters (the manifest stage refuses them), so the
-    separators make the encoding unambiguous.
+    The digest covers CONTENT_COLUMNS of every row, tombstones too, whatever their order (an object_id stands for one
+    row); `objects` and `size_bytes` count what is still published. It is the SHA-256 of, for n rows by the bytes of
+    their object_id: CONTENT_VERSION in ASCII; n; of each column n bytes, 1, or 0 where null; the n sizes; of each other
+    column n lengths in bytes, then the UTF-8 of its texts one after another. Columns are in the order of
+    CONTENT_COLUMNS, integers 8 bytes little endian; a null is 0 or the empty text.
     """
-    fields = [pl.col(name).cast(pl.String).fill_null("\x1e") for name in CONTENT_COLUMNS]
-    text = pl.concat_str(fields, separator="\x1f").sort().str.join("\x1d").cast(pl.Binary)
-    # One partition at a time: its text is some 30 MB, that of a million rows would be 600. Slices of a sorted frame copy
-    # nothing; a caller that has sorted by partition and object_id already pays for neither sort again.
-    ordered = manifest if manifest["partition"].is_sorted() else manifest.sort("partition")
-    digests, start = [], 0
+    ordered = manifest if manifest["partition"].is_sorted() else manifest.sort("partition", "object_id")
+    names, slices, start = [], [], 0
     for rows, partition in ordered["partition"].rle().struct.unnest().iter_rows():
-        digests.append((partition, _digest(ordered.slice(start, rows).select(text).item())))
+        names.append(partition)
+        slices.append(ordered.slice(start, rows))
         start += rows
+    # Hashing and polars leave the interpreter free: .9 s per million rows on two cores instead of 1.4.
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        digests = pl.Series(pool.map(_content_digest, slices), dtype=pl.String())
     published = pl.col("removed_in_version").is_null()
     counts = manifest.group_by("partition").agg(
         objects=published.sum().cast(pl.Int64), size_bytes=pl.col("size_bytes").filter(published).sum()
     )
-    schema = {"partition": pl.String(), "content_digest": pl.String()}
-    return counts.join(pl.DataFrame(digests, schema=schema, orient="row"), on="partition").sort("partition")
+    named = pl.DataFrame({"partition": pl.Series(names, dtype=pl.String()), "content_digest": digests})
+    return counts.join(named, on="partition").sort("partition")
 
 
-def _digest(text: bytes) -> str:
-    """fingerprints.input_digest("partition", text) without the str in between: 1 s less per million rows."""
-    digest = hashlib.sha256(b"input\x1fpartition\x1f")
-    digest.update(text)
+def utf8_columns(texts: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], memoryview]]:
+    """Of each column of `texts` (String) the lengths of its values in bytes, int64 [rows], and their UTF-8 joined.
+
+    A null is an empty text; without rows nothing is yielded. For whoever looks at every byte: .3 s per million rows of
+    a manifest, where joining its fields to one text took 1.2.
+    """
+    layout = pa.schema([(name, pa.large_string()) for name in texts.columns])
+    for batch in texts.select(pl.all().fill_null("")).to_arrow().cast(layout).combine_chunks().to_batches():
+        for column in batch.columns:
+            _, offsets, data = column.buffers()
+            ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+            yield np.diff(ends), memoryview(data or b"")[ends[0] : ends[-1]]
+
+
+def _content_digest(rows: pl.DataFrame) -> str:
+    """What content_digests says of one partition's rows, of which there is at least one."""
+    ordered = rows if rows["object_id"].is_sorted() else rows.sort("object_id")
+    content = ordered.select(CONTENT_COLUMNS)
+    digest = hashlib.sha256(CONTENT_VERSION.encode() + rows.height.to_bytes(8, "little"))
+    for present in content.select(pl.all().is_not_null()).iter_columns():
+        digest.update(present.to_numpy().tobytes())
+    digest.update(content["size_bytes"].fill_null(0).to_numpy().astype("<i8").tobytes())
+    for lengths, text in utf8_columns(content.drop("size_bytes")):
+        digest.update(lengths.astype("<i8").tobytes())
+        digest.update(text)
     return digest.hexdigest()
 
 
@@ -185,10 +215,9 @@ def _too_big(subjects: pl.DataFrame, leaves: Iterable[Partition], sharding: Shar
 
 
 def _with_bits(subjects: pl.DataFrame, source: str) -> pl.DataFrame:
-    """`subjects` with their `bits`, hashed once per distinct subject_ref."""
-    distinct = subjects.select(pl.col("subject_ref").unique())
-    bits = pl.Series("bits", [subject_bits(source, subject) for subject in distinct["subject_ref"]], pl.String())
-    return subjects.join(distinct.with_columns(bits), on="subject_ref", how="left")
+    """`subjects` with their `bits`; one of several cohorts is hashed once, by the cache of subject_bits."""
+    bits = [subject_bits(source, subject) for subject in subjects["subject_ref"]]
+    return subjects.with_columns(pl.Series("bits", bits, pl.String()))
 
 
 def _placed(subjects: pl.DataFrame, leaves: Iterable[Partition]) -> pl.DataFrame:

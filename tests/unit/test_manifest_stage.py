@@ -42,6 +42,11 @@ GOOD = [listed(f"good-{number}") for number in range(3)]
         ("media_type", "a\x1fb", "control_characters"),
         ("subject_ref", "a\x85b", "control_characters"),
         ("attributes", '{"a":\n1}', "control_characters"),
+        ("attributes", "a\x7fb", "control_characters"),
+        ("attributes", "é\x7fb", "control_characters"),
+        ("attributes", "\x80", "control_characters"),
+        ("attributes", "\x9f", "control_characters"),
+        ("removed_in_version", "v\x1e", "control_characters"),
         ("cohort", "lung cancer", "bad_cohort"),
         ("cohort", "lung.0", "bad_cohort"),
         ("size_bytes", -1, "negative_size"),
@@ -65,6 +70,25 @@ def test_a_row_at_every_limit_is_valid() -> None:
     )
     valid, rejected = manifest.validated(Listing(pl.DataFrame([row], schema=LISTING)))
     assert (valid.height, rejected) == (1, [])
+
+
+def test_text_beyond_ascii_is_valid() -> None:
+    texts = ["~ ", "é", "\xa0", "µm", "脳", "\U0001f9e0"]
+    rows = [listed(f"id-{n}", attributes=text) for n, text in enumerate(texts)]
+    valid, rejected = manifest.validated(Listing(pl.DataFrame(rows, schema=LISTING)))
+    assert (valid["attributes"].to_list(), rejected) == (texts, [])
+
+
+def test_the_first_rule_broken_is_named() -> None:
+    everything = dict.fromkeys(("object_id", "cohort"), "\n" * 300) | {"size_bytes": -1, "access_tier": "everybody"}
+    broken = [listed("bad") | everything | {"license": None}, listed("bad") | everything]
+    _, rejected = manifest.validated(Listing(pl.DataFrame([*GOOD, *broken], schema=LISTING)))
+    assert [(one.object_id, one.code) for one in rejected] == [("row-3", "missing_field"), ("row-4", "field_too_long")]
+
+
+def test_an_empty_listing_has_nothing_to_refuse() -> None:
+    valid, rejected = manifest.validated(Listing(pl.DataFrame(schema=LISTING)))
+    assert (valid.schema, valid.height, rejected) == (LISTING, 0, [])
 
 
 def test_bad_rows_and_duplicates_are_quarantined_without_their_text(files: Pipeline) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 
 import polars as pl
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvec_assets.catalog.spec import Sharding
-from medvec_assets.fingerprints import input_digest
 from medvec_assets.partitions import (
     CONTENT_COLUMNS,
+    CONTENT_VERSION,
     MAX_BITS,
     Leaves,
     Partition,
@@ -21,6 +22,7 @@ from medvec_assets.partitions import (
     plan,
     split,
     subject_bits,
+    utf8_columns,
 )
 from resources.errors import ConfigError, IntegrityError, NotFound
 
@@ -221,10 +223,40 @@ def test_tombstones_count_for_the_digest_and_not_for_the_size() -> None:
     assert digests["content_digest"][0] != content_digests(manifest(rows=4))["content_digest"][0]
 
 
+def spelled(rows: pl.DataFrame) -> str:
+    """The digest of one partition, written from the words of content_digests and nothing else."""
+    dicts = sorted(rows.to_dicts(), key=lambda row: row["object_id"].encode())
+    texts = [name for name in CONTENT_COLUMNS if name != "size_bytes"]
+    content = CONTENT_VERSION.encode() + struct.pack("<q", len(dicts))
+    content += bytes(row[name] is not None for name in CONTENT_COLUMNS for row in dicts)
+    content += b"".join(struct.pack("<q", row["size_bytes"] or 0) for row in dicts)
+    for name in texts:
+        values = [(row[name] or "").encode() for row in dicts]
+        content += b"".join(struct.pack("<q", len(value)) for value in values) + b"".join(values)
+    return hashlib.sha256(content).hexdigest()
+
+
 def test_the_digest_is_spelled_as_documented() -> None:
     """A digest that is spelled otherwise makes every partition of every lake run again: only on purpose."""
-    rows = sorted(
-        "\x1f".join("\x1e" if row[name] is None else str(row[name]) for name in CONTENT_COLUMNS)
-        for row in manifest().filter(pl.col("partition") == "lung.1").to_dicts()
+    awkward = manifest().with_columns(
+        size_bytes=pl.Series([0, None, -1, 2**62, 4, 5]),
+        attributes=pl.Series(["é" * 40, "", "plain", None, "\U0001f9e0", "x" * 5000]),
+        removed_in_version=pl.Series([None, "", "v3", None, "v4", None]),
     )
-    assert content_digests(manifest())["content_digest"][1] == input_digest("partition", "\x1d".join(rows))
+    by_hand = [spelled(awkward.filter(partition=name)) for name in ("lung.0", "lung.1")]
+    for laid_out in (awkward, awkward.reverse(), pl.concat([awkward[:2], awkward[2:]], rechunk=False), awkward[::-1]):
+        assert content_digests(laid_out)["content_digest"].to_list() == by_hand
+
+
+texts_or_null = st.lists(st.none() | st.text(max_size=20), min_size=4, max_size=4)
+
+
+@unhurried
+@given(texts_or_null, texts_or_null)
+def test_utf8_columns_are_the_texts_and_their_lengths(first: list[str | None], second: list[str | None]) -> None:
+    texts = pl.DataFrame({"first": first, "second": second}, schema={"first": pl.String, "second": pl.String})
+    for kept in (slice(None), slice(1, 3)):
+        for column, (lengths, joined) in zip((first, second), utf8_columns(texts[kept]), strict=True):
+            values = [(value or "").encode() for value in column[kept]]
+            assert lengths.tolist() == [len(value) for value in values]
+            assert bytes(joined) == b"".join(values)
