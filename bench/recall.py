@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from medvec_assets.catalog import dataset
-from medvec_assets.stages import generations, vectors
+from medvec_assets.stages import entities, generations
 from medvec_assets.stages.context import Context
 from resources import tables
 from resources.lakehouse import Lakehouse
@@ -38,9 +38,9 @@ def measure(settings: Settings, dataset_id: str, space: str, queries: int) -> di
         where = pc.field("space_version") == live["space_version"]
         matrices = {}
         for partition in sorted(gold.partition_values("partition")):
-            entities = vectors.desired_entities(spec, gold, live["space_version"], partition)
+            held = entities.desired(spec, gold, live["space_version"], partition)
             frame = gold.read(["vector_id", "vector"], where & (pc.field("partition") == partition))
-            kept = frame.join(entities.select("vector_id"), on="vector_id")
+            kept = frame.join(held.select("vector_id"), on="vector_id")
             matrices[partition] = np.array(kept["vector"].to_list(), np.float32)
         everything = np.concatenate(list(matrices.values()))
         rng = np.random.default_rng(0)

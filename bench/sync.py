@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench import world
-from medvec_assets.stages import embeddings, manifest, records, vectors
+from medvec_assets.stages import embeddings, entities, manifest, records, vectors
 from resources import encoders, tables
 from resources.encoders import EncoderCard
 from resources.vector_index import lite_server, open_index
@@ -39,11 +40,11 @@ class Clustered:
         return block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
-def measure(entities: int, rounds: int) -> dict[str, Any]:
+def measure(count: int, rounds: int) -> dict[str, Any]:
     """Seconds of a full sync, of the bare client, of a sync without change and of one with 1 % changed."""
     times: dict[str, list[float]] = {"bare": [], "sync": [], "no_change": [], "one_percent": []}
     for _ in range(rounds):
-        with world.home(entities, distinct=True) as (settings, spec), open_index(settings) as index:
+        with world.home(count, distinct=True) as (settings, spec), open_index(settings) as index:
             ctx = world.context(settings, index)
             card = encoders.card(spec.spaces["text"].encoder, settings)
             encoders.load = lambda ref, settings, card=card: Clustered(card)  # type: ignore[assignment]
@@ -59,9 +60,9 @@ def measure(entities: int, rounds: int) -> dict[str, Any]:
             )
     median = {name: statistics.median(found) for name, found in times.items()}
     return {
-        "entities": entities,
-        "bare_per_second": round(entities / median["bare"]),
-        "sync_per_second": round(entities / median["sync"]),
+        "entities": count,
+        "bare_per_second": round(count / median["bare"]),
+        "sync_per_second": round(count / median["sync"]),
         "sync_over_bare": round(median["bare"] / median["sync"], 3),
         "no_change_over_full": round(median["no_change"] / median["sync"], 4),
         "one_percent_over_full": round(median["one_percent"] / median["sync"], 4),
@@ -79,9 +80,9 @@ def _bare(ctx: Any, spec: Any) -> float:
     from pymilvus import MilvusClient
 
     gold = ctx.lake.snapshot(tables.embeddings(spec.id, "text"))
-    frame = vectors.desired_entities(spec, gold, spec.spaces["text"].version, world.COHORT)
-    held = vectors.Held(gold, spec.spaces["text"].version, world.COHORT, str(spec.access_tier), frame)
-    batches = vectors.entity_batches(held, set(frame["entity_id"]))
+    frame = entities.desired(spec, gold, spec.spaces["text"].version, world.COHORT)
+    held = entities.Held(gold, spec.spaces["text"].version, world.COHORT, str(spec.access_tier), pl.DataFrame())
+    batches = entities.batches(held, frame)
     rows = [
         row | {"vector": np.asarray(row["vector"], np.float32), "attributes": json.loads(row["attributes"])}
         for batch in batches

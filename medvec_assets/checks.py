@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import embeddings, generations, manifest, quarantine, records, vectors
+from medvec_assets.stages import embeddings, entities, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from resources import tables
@@ -159,9 +159,9 @@ def of_vectors(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> I
         if generation["state"] not in generations.MAINTAINED or gold is None:
             continue
         name = generation["collection"]
-        desired = vectors.desired_entities(spec, gold, generation["space_version"], partition)
+        desired = entities.desired(spec, gold, generation["space_version"], partition)
         desired = desired.filter(pl.col("access_tier") == generation["access_tier"])
-        digest = vectors.entities_digest(dict(desired.select("entity_id", "row_fingerprint").rows()))
+        digest = entities.digest(entities.row_fingerprints(desired))
         info, receipt = ctx.index.describe(name), found.get((name, partition))
         desired_count += desired.height
         if info is None or receipt is None or not vectors.agrees(ctx.index, info, receipt, digest):

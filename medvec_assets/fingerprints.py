@@ -69,10 +69,17 @@ def set_digest(rows: Iterable[str]) -> str:
 
     The sum modulo 2^256 of the rows' hashes (a multiset hash): adding, dropping or changing a row moves it.
     """
-    total = 0
-    for row in rows:
-        total += int.from_bytes(hashlib.sha256(row.encode()).digest(), "big")
+    return moved_digest("0", added=rows)
+
+
+def moved_digest(digest: str, *, added: Iterable[str] = (), removed: Iterable[str] = ()) -> str:
+    """What `set_digest` gives for the set of `digest` with rows `added` that were not in it and `removed` that were."""
+    total = int(digest, 16) + _sum(added) - _sum(removed)
     return f"{total % (1 << 256):064x}"
+
+
+def _sum(rows: Iterable[str]) -> int:
+    return sum(int.from_bytes(hashlib.sha256(row.encode()).digest(), "big") for row in rows)
 
 
 def input_digest(*fields: str) -> str:

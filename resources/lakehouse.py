@@ -219,6 +219,7 @@ class Lakehouse:
                 handle,
                 rows.cast(spec.schema),
                 mode="append",
+                schema_mode="merge",  # a column that the spec has and the table has not yet
                 writer_properties=_writer(spec),
                 commit_properties=_commit(metadata, APPEND_RETRIES),
             )

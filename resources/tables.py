@@ -143,6 +143,7 @@ INDEX_RECEIPTS = _schema(
     ("entities_digest", _STR),
     ("run_id", _STR),
     ("reconciled_at", _TS),
+    optional=(("definition", _STR),),  # not in receipts of before 0.2, which prove a count and a digest only
 )
 GENERATIONS = _schema(
     ("dataset", _STR),

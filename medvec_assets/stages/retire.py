@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from medvec_assets import partitions
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import generations, vectors
+from medvec_assets.stages import entities, generations, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from medvec_assets.stages.manifest import UNASSIGNED, current_plan
@@ -73,4 +73,4 @@ def _remove_from_index(ctx: Context, spec: DatasetSpec, partition: str) -> None:
             if info is not None:
                 ctx.index.delete_partition(info.name, partition)
                 ctx.index.settle(info.name)
-                vectors.write_receipt(ctx, spec, info, partition, 0, 0, vectors.entities_digest({}))
+                vectors.write_receipt(ctx, spec, info, partition, 0, 0, entities.digest({}))

@@ -1,16 +1,18 @@
 """The vectors stage: reconcile a partition's index entities with its embeddings. Level-triggered, never a replay.
 
-Belongs here: what the index should hold, the diff against what it holds, the receipt, `verify`.
-Does not belong here: talking to Milvus (resources.vector_index), which generation readers see (generations).
+Belongs here: the diff of what the index should hold against what it holds, writing it, the receipt.
+Does not belong here: what the index should hold (entities), talking to Milvus (resources.vector_index), which generation
+readers see (generations), telling without healing (verify).
 
 desired = the partition's entities derived from gold at one Delta version; actual = what the collection holds for that
 partition. Missing or different entities are written, extra ones deleted, always scoped by partition. A receipt lets the
-next run skip, but only if the collection is the very instance it was written for and still counts the same.
+next run skip, or look only at the rows of gold that differ from those it was written for; but only if the collection is
+the very instance it was written for and still counts the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,57 +20,30 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic_core import from_json, to_json
 
 from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import embeddings as embeddings_stage
-from medvec_assets.stages import generations
+from medvec_assets.stages import entities, generations
 from medvec_assets.stages.context import Context, is_ahead
+from medvec_assets.stages.entities import Held
 from resources import encoders, tables
 from resources.errors import CommitConflict, NotFound, StorageError
 from resources.lakehouse import Snapshot
-from resources.vector_index import ENTITY_FIELDS, ENTITY_SCHEMA, CollectionInfo, CollectionSpec, VectorIndex
+from resources.vector_index import CollectionInfo, CollectionSpec, VectorIndex
 
-_GOLD_COLUMNS = (
-    "vector_id",
-    "record_id",
-    "cohort",
-    "modality",
-    "license",
-    "access_tier",
-    "attributes",
-    "content_digest",
-    "fingerprint",
-    "part_kind",
-    "part_index",
-)
-VERSION = "entity-1"  # declared by hand: it moves when the same gold would make other entities
 UNFINISHED = -1  # the count of a receipt that says no more than that somebody has begun to write
-# Every field of an entity that a reader can see, but for the Delta version at which it was written.
-_SEEN = (
-    "fingerprint",
-    "record_id",
-    "members",
-    "cohort",
-    "modality",
-    "license",
-    "part_kind",
-    "part_index",
-    "attributes",
-)
-_CONTENT = ("license", "access_tier", "content_digest", "part_kind", "part_index")
 
 
 @dataclass(frozen=True)
-class Held:
-    """What gold holds for one partition of one collection: the desired side of a diff."""
+class Diff:
+    """Both sides of a partition but for what they are known to share: `same` entities of the digest `same_digest`."""
 
-    gold: Snapshot
-    space_version: str
-    partition: str
-    access_tier: str
-    entities: pl.DataFrame
+    desired: pl.DataFrame
+    actual: dict[str, str]
+    same: int = 0
+    same_digest: str = fingerprints.set_digest(())
+    proved: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,16 +73,16 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: 
         if settled is not None:
             done += settled
             continue
-        desired = desired_entities(spec, gold, version, partition)
+        rows = entities.gold_rows(gold, version, partition)
         synced = [
             _reconcile(
                 ctx,
                 spec,
-                Held(gold, version, partition, tier, desired.filter(pl.col("access_tier") == tier)),
+                Held(gold, version, partition, tier, rows.filter(pl.col("access_tier") == tier)),
                 ensure_collection(ctx, spec, space, tier, version),
                 full,
             )
-            for tier in _tiers(ctx, spec, space, version, desired)
+            for tier in _tiers(ctx, spec, space, version, rows)
         ]
         done += synced
         _record(ctx, spec, asset_name(space), head, gold.version, synced)
@@ -157,31 +132,6 @@ def _upstream(
     return head, gold
 
 
-def desired_entities(spec: DatasetSpec, gold: Snapshot, space_version: str, partition: str) -> pl.DataFrame:
-    """One row per distinct content of the partition: every entity field but the vector, and the representative's
-    `vector_id`, by which its vector is found in gold."""
-    where = (pc.field("space_version") == space_version) & (pc.field("partition") == partition)
-    rows = gold.read(_GOLD_COLUMNS, where).sort("record_id")
-    # The representative is the member with the smallest record id: it changes only when that member goes.
-    entities = rows.group_by(_CONTENT, maintain_order=True).agg(
-        pl.all().first(), pl.len().cast(pl.Int64).alias("members")
-    )
-    allowed = frozenset(spec.index_attributes)
-    attributes = [_allowed(value, allowed) for value in entities["attributes"]]
-    entities = entities.with_columns(
-        pl.Series("attributes", attributes, pl.String),
-        pl.col("part_index").cast(pl.Int64),
-        pl.lit(partition).alias("partition"),
-    )
-    part = pl.format("{}-{}", "part_kind", "part_index").alias("part")
-    content = entities.select("partition", "license", "access_tier", "content_digest", part)
-    seen = entities.select(pl.col(_SEEN).cast(pl.String))
-    return entities.with_columns(
-        pl.Series("entity_id", fingerprints.hashed_rows("entity", content), pl.String),
-        pl.Series("row_fingerprint", fingerprints.hashed_rows("row", seen), pl.String),
-    )
-
-
 def ensure_collection(ctx: Context, spec: DatasetSpec, space: str, tier: str, version: str) -> CollectionInfo:
     """The generation's collection, made if it is not there, and the alias if this generation is live."""
     generation = generations.ensure(ctx, spec, space, tier, version)
@@ -214,7 +164,7 @@ def expected_input(spec: DatasetSpec, asset: str, embedded: Mapping[str, Any], c
     """Digest of what decides a partition's entities: the embeddings' last materialization, the attributes that may be
     shown, and where they go."""
     shown = ",".join(sorted(spec.index_attributes))
-    return fingerprints.input_digest(asset, VERSION, embedded["output_digest"], shown, collections)
+    return fingerprints.input_digest(asset, entities.VERSION, embedded["output_digest"], shown, collections)
 
 
 def receipts(ctx: Context, spec: DatasetSpec) -> dict[tuple[str, str], dict[str, Any]]:
@@ -224,11 +174,6 @@ def receipts(ctx: Context, spec: DatasetSpec) -> dict[tuple[str, str], dict[str,
         return {}
     rows = snapshot.read(where=pc.field("dataset") == spec.id).sort("reconciled_at")
     return {(row["collection"], row["partition"]): row for row in rows.iter_rows(named=True)}
-
-
-def entities_digest(entities: dict[str, str]) -> str:
-    """Digest of entity_id -> row_fingerprint, whichever side it was read from."""
-    return fingerprints.set_digest(f"{entity}\x1f{fingerprint}" for entity, fingerprint in entities.items())
 
 
 def indexed_entities(index: VectorIndex, collection: str, partition: str) -> dict[str, str]:
@@ -241,49 +186,63 @@ def indexed_entities(index: VectorIndex, collection: str, partition: str) -> dic
 
 def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo, full: bool) -> Synced:
     index, partition = _index(ctx), held.partition
-    desired: dict[str, str] = dict(held.entities.select("entity_id", "row_fingerprint").rows())
-    digest = entities_digest(desired)
     receipt = receipts(ctx, spec).get((info.name, partition))
-    agreed = receipt is not None and agrees(index, info, receipt, digest)
-    if agreed and not full:
-        return Synced(info.name, partition, 0, 0, len(desired), digest, skipped=True)
-    actual = None if full else _proved(ctx, spec, held, info, receipt)
-    if actual is None:
-        actual = indexed_entities(index, info.name, partition)
-    stale = {entity for entity, fingerprint in desired.items() if actual.get(entity) != fingerprint}
-    extra = sorted(actual.keys() - desired.keys())
+    diff = None if full else _proved(ctx, spec, held, info, receipt)
+    if diff is None:
+        desired = entities.of_rows(spec, held.rows, partition)
+        digest = entities.digest(entities.row_fingerprints(desired))
+        agreed = receipt is not None and agrees(index, info, receipt, digest)
+        if agreed and not full:
+            return Synced(info.name, partition, 0, 0, desired.height, digest, skipped=True)
+        diff = Diff(desired, indexed_entities(index, info.name, partition), proved=agreed)
+    wanted = entities.row_fingerprints(diff.desired)
+    stale = {entity for entity, fingerprint in wanted.items() if diff.actual.get(entity) != fingerprint}
+    extra = sorted(diff.actual.keys() - wanted.keys())
+    count, digest = diff.same + len(wanted), entities.moved_digest(diff.same_digest, added=wanted)
+    if diff.proved and not (stale or extra):
+        return Synced(info.name, partition, 0, 0, count, digest, skipped=not full)
     if (stale or extra) and receipt is not None and receipt["collection_uuid"] == info.uuid:
         # Killed between here and the new receipt, the old one would be believed again once gold goes back to it.
         write_receipt(ctx, spec, info, partition, held.gold.version, UNFINISHED, "")
     if extra:
         index.delete(info.name, partition, extra)
     if stale:
-        index.write(info.name, partition, entity_batches(held, stale))
-    if stale or extra or not agreed:
-        index.settle(info.name)
-        write_receipt(ctx, spec, info, partition, held.gold.version, len(desired), digest)
-    ctx.progress(f"{spec.id} {partition} index", len(desired), len(desired))
-    return Synced(info.name, partition, len(stale), len(extra), len(desired) - len(stale), digest)
+        rows = diff.desired.filter(pl.col("entity_id").is_in(list(stale)))
+        index.write(info.name, partition, entities.batches(held, rows))
+    index.settle(info.name)
+    write_receipt(ctx, spec, info, partition, held.gold.version, count, digest)
+    ctx.progress(f"{spec.id} {partition} index", count, count)
+    return Synced(info.name, partition, len(stale), len(extra), count - len(stale), digest)
 
 
 def _proved(
     ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo, receipt: dict[str, Any] | None
-) -> dict[str, str] | None:
-    """The entities that the receipt proves the index to hold, read from gold as it was then; None if it proves nothing.
+) -> Diff | None:
+    """The diff to what the receipt proves the index to hold, by the rows of gold that moved since; None if it proves
+    nothing.
 
-    Gold tells them 50 times faster than the index (100k rows in 25 ms), so a small change costs about its own size.
+    Gold tells its rows 50 times faster than the index (100k in 25 ms), and only what moved is made into entities: a
+    small change costs about its own size.
     """
-    if receipt is None or receipt["entities"] == UNFINISHED:
+    if receipt is None or receipt["entities"] == UNFINISHED or receipt["definition"] != entities.definition(spec):
+        return None
+    if not agrees(_index(ctx), info, receipt, receipt["entities_digest"]):
         return None
     try:
-        before = ctx.lake.snapshot(held.gold.spec, receipt["delta_version"])
-        assert before is not None  # the table exists: held.gold is a later version of it
-        entities = desired_entities(spec, before, held.space_version, held.partition)
+        gold = ctx.lake.snapshot(held.gold.spec, receipt["delta_version"])
+        assert gold is not None  # the table exists: held.gold is a later version of it
+        rows = entities.gold_rows(gold, held.space_version, held.partition)
     except StorageError:  # vacuumed since: the index itself must tell
         return None
-    entities = entities.filter(pl.col("access_tier") == held.access_tier)
-    proved: dict[str, str] = dict(entities.select("entity_id", "row_fingerprint").rows())
-    return proved if agrees(_index(ctx), info, receipt, entities_digest(proved)) else None
+    before, now = entities.moved(rows.filter(pl.col("access_tier") == held.access_tier), held.rows)
+    actual = entities.row_fingerprints(entities.of_rows(spec, before, held.partition))
+    return Diff(
+        entities.of_rows(spec, now, held.partition),
+        actual,
+        same=receipt["entities"] - len(actual),
+        same_digest=entities.moved_digest(receipt["entities_digest"], removed=actual),
+        proved=True,
+    )
 
 
 def agrees(index: VectorIndex, info: CollectionInfo, receipt: dict[str, Any], digest: str) -> bool:
@@ -294,26 +253,10 @@ def agrees(index: VectorIndex, info: CollectionInfo, receipt: dict[str, Any], di
     )
 
 
-def entity_batches(held: Held, wanted: set[str]) -> Iterator[pa.RecordBatch]:
-    rows = held.entities.filter(pl.col("entity_id").is_in(list(wanted)))
-    position = {vector_id: number for number, vector_id in enumerate(rows["vector_id"])}
-    fields = rows.with_columns(pl.lit(held.gold.version).cast(pl.Int64).alias("delta_version"))
-    scalars = fields.select([name for name in ENTITY_FIELDS if name != "vector"]).to_arrow()
-    where = (pc.field("space_version") == held.space_version) & (pc.field("partition") == held.partition)
-    for batch in held.gold.scan(["vector_id", "vector"], where):
-        places = [position.get(vector_id, -1) for vector_id in batch["vector_id"].to_pylist()]
-        keep = [number for number, place in enumerate(places) if place >= 0]
-        if not keep:
-            continue
-        piece = scalars.take(pa.array([places[number] for number in keep]))
-        piece = piece.append_column("vector", batch["vector"].take(pa.array(keep)))
-        yield from piece.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA).combine_chunks().to_batches()
-
-
-def _tiers(ctx: Context, spec: DatasetSpec, space: str, version: str, desired: pl.DataFrame) -> list[str]:
+def _tiers(ctx: Context, spec: DatasetSpec, space: str, version: str, rows: pl.DataFrame) -> list[str]:
     """Tiers present now, and tiers that have a collection from before: what left a tier must leave its index."""
     known = [g["access_tier"] for g in generations.of_space(ctx, spec, space) if g["space_version"] == version]
-    return sorted({*desired["access_tier"], *known})
+    return sorted({*rows["access_tier"].unique(), *known})
 
 
 def write_receipt(
@@ -329,6 +272,7 @@ def write_receipt(
         "entities_digest": digest,
         "run_id": ctx.run_id,
         "reconciled_at": datetime.now(UTC),
+        "definition": entities.definition(spec),
     }
     table = pa.Table.from_pylist([row], schema=tables.INDEX_RECEIPTS)
     ctx.lake.append(tables.index_receipts(), table, {"asset": "index_receipts", "run_id": ctx.run_id})
@@ -363,12 +307,6 @@ def _record(
         input_digest=key,
         output_digest=fingerprints.set_digest(one.entities_digest for one in synced),
     )
-
-
-def _allowed(attributes: str, allowed: frozenset[str]) -> str:
-    # Gold's keys are sorted, and stay so. pydantic's parser takes a third of json's time, which is a sync's largest part.
-    kept = {name: value for name, value in from_json(attributes).items() if name in allowed}
-    return to_json(kept).decode()
 
 
 def _index(ctx: Context) -> VectorIndex:

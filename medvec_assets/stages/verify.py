@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import generations, vectors
+from medvec_assets.stages import entities, generations, vectors
 from medvec_assets.stages.context import Context
 from resources import tables
 
@@ -55,9 +55,8 @@ def _verify_collection(
     report.indexed = ctx.index.count(name) if present else 0
     for partition in sorted(gold.partition_values("partition")) if gold else []:
         assert gold is not None
-        entities = vectors.desired_entities(spec, gold, version, partition)
-        entities = entities.filter(pl.col("access_tier") == generation["access_tier"])
-        desired: dict[str, str] = dict(entities.select("entity_id", "row_fingerprint").rows())
+        held = entities.desired(spec, gold, version, partition)
+        desired = entities.row_fingerprints(held.filter(pl.col("access_tier") == generation["access_tier"]))
         actual = vectors.indexed_entities(ctx.index, name, partition) if present else {}
         report.partitions += 1
         report.desired += len(desired)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medvec_assets import fingerprints
 from medvec_assets.catalog import dataset
-from medvec_assets.stages.vectors import desired_entities
+from medvec_assets.stages import entities
 from resources import encoders, tables
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -196,14 +196,14 @@ class World:
         assert gold is not None
         vectors = {row: np.asarray(vector, np.float32) for row, vector in gold.read(["vector_id", "vector"]).rows()}
         for partition in sorted({one.partition for one in items}):
-            entities = desired_entities(dataset(first.dataset), gold, first.space_version, partition)
-            for row in entities.to_dicts():
+            held = entities.desired(dataset(first.dataset), gold, first.space_version, partition)
+            for row in held.to_dicts():
                 entity = row | {"attributes": json.loads(row["attributes"]), "delta_version": gold.version}
                 self.index.add(info, vectors[row["vector_id"]], entity)
-            receipt = {"dataset": first.dataset, "collection": name, "partition": partition, "entities": len(entities)}
+            receipt = {"dataset": first.dataset, "collection": name, "partition": partition, "entities": len(held)}
             append(self.lake, tables.index_receipts(), receipt | {"collection_uuid": "uuid-1"})
             cohort = next(one.cohort for one in items if one.partition == partition)
-            plan = {"cohort": cohort, "partition": partition, "objects": len(entities)}
+            plan = {"cohort": cohort, "partition": partition, "objects": len(held)}
             append(self.lake, tables.partitions(first.dataset), plan)
         generation = {"dataset": first.dataset, "space": first.space, "access_tier": first.access_tier}
         append(

@@ -55,6 +55,12 @@ def test_part_kind_and_index_move_a_vector_id() -> None:
     )
 
 
+@given(st.sets(FIELD), st.sets(FIELD))
+def test_a_set_digest_moved_is_the_digest_of_the_moved_set(one: set[str], other: set[str]) -> None:
+    moved = fingerprints.moved_digest(fingerprints.set_digest(one), added=other - one, removed=one - other)
+    assert moved == fingerprints.set_digest(other)
+
+
 def test_a_vector_id_never_contains_the_partition() -> None:
     assert list(inspect.signature(fingerprints.vector_id).parameters) == [
         "dataset",

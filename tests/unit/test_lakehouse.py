@@ -232,6 +232,14 @@ def test_appends_add_up_and_tell_their_run(lake: Lakehouse) -> None:
     assert commits[-1]["medvec"] is None
 
 
+def test_an_append_adds_an_optional_column_that_the_table_has_not_yet(lake: Lakehouse) -> None:
+    lake.append(NOTES, pa.Table.from_batches(notes("a", "old")), {})
+    grown = TableSpec(NOTES.path, NOTES.schema.append(pa.field("author", pa.string())), NOTES.partition_by)
+    row = {"partition": "a", "note": "new", "author": "who"}
+    lake.append(grown, pa.Table.from_pylist([row], schema=grown.schema), {})
+    assert stored(lake, grown) == [("a", "new", "who"), ("a", "old", None)]
+
+
 def test_a_transaction_stands_with_its_commit_or_not_at_all(lake: Lakehouse) -> None:
     base = lake.ensure(NOTES)
     assert base.transaction_version("records/-/p") == -1

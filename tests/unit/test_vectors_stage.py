@@ -12,8 +12,11 @@ from helpers.counting_encoder import Killed, vector_of
 from helpers.memory_lake import MemoryLake
 from helpers.pipeline import SPACE, Pipeline
 from helpers.tiny_source import series
+from hypothesis import given
+from hypothesis import strategies as st
 
-from medvec_assets.stages import vectors
+from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
+from medvec_assets.stages import entities, vectors
 from medvec_assets.stages.verify import as_json, verify
 from resources import tables
 from resources.errors import NotFound
@@ -239,6 +242,61 @@ def test_a_small_change_is_found_in_gold_and_the_index_is_not_read(
     done = the_one(filled)
     assert (done.upserted, done.deleted, done.unchanged, reads) == (1, 1, 3, [])
     assert report(filled)["ok"]
+    receipt = vectors.receipts(filled.context(), filled.spec)[(COLLECTION, "lung")]
+    indexed = {i: e["row_fingerprint"] for i, e in filled.entities.items()}
+    assert (receipt["entities"], receipt["entities_digest"]) == (4, entities.digest(indexed))
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["other attributes shown", "receipt without a definition"])
+def test_a_receipt_of_another_definition_proves_no_rows(
+    filled: Pipeline, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    """What the index holds was made of gold otherwise than it would be now: gold cannot tell it."""
+    if older:
+        made = vectors.receipts(filled.context(), filled.spec)
+        old = {key: receipt | {"definition": None} for key, receipt in made.items()}
+        monkeypatch.setattr(vectors, "receipts", lambda ctx, spec: old)
+    else:
+        monkeypatch.setattr(filled, "spec", filled.spec.model_copy(update={"index_attributes": ("modality",)}))
+    reads: list[str] = []
+    read = filled.index.fingerprints
+    monkeypatch.setattr(filled.index, "fingerprints", lambda name, part: reads.append(part) or read(name, part))
+    filled.list_source(*FOUR[:3], series("3", patient="P3", what="another series"))
+    filled.refresh()
+    filled.records("lung")
+    filled.embeddings("lung")
+    done = the_one(filled)
+    assert (done.upserted, reads) == (1 if older else 4, ["lung"])
+    assert report(filled)["ok"]
+
+
+ROW = {"vector_id": "v", "record_id": "r", "content_digest": "c", "license": "l", "access_tier": "open"}
+ROW |= {"cohort": "k", "modality": "m", "attributes": "{}", "fingerprint": "f", "part_kind": "whole"}
+
+
+@given(
+    before=st.dictionaries(st.integers(0, 9), st.tuples(st.integers(0, 3), st.sampled_from("ab"))),
+    now=st.dictionaries(st.integers(0, 9), st.tuples(st.integers(0, 3), st.sampled_from("ab"))),
+)
+def test_what_moved_is_all_that_can_differ(before: dict[int, Any], now: dict[int, Any]) -> None:
+    """For two states of gold: entities of what moved, and entities that both share, are all entities."""
+
+    def state(members: dict[int, Any]) -> pl.DataFrame:
+        rows = [
+            ROW | {"record_id": f"r{record}", "content_digest": f"c{content}", "license": license, "part_index": 0}
+            for record, (content, license) in sorted(members.items())
+        ]
+        return pl.DataFrame(rows, schema=dict.fromkeys(ROW, pl.String) | {"part_index": pl.Int32})
+
+    def made(rows: pl.DataFrame) -> dict[str, str]:
+        return entities.row_fingerprints(entities.of_rows(TCIA_CATALOG, rows, "lung"))
+
+    whole = [made(state(members)) for members in (before, now)]
+    touched = [made(rows) for rows in entities.moved(state(before), state(now))]
+    shared = [all_.items() - some.items() for all_, some in zip(whole, touched, strict=True)]
+    assert shared[0] == shared[1]
+    moved = entities.moved_digest(entities.digest(whole[0]), removed=touched[0], added=touched[1])
+    assert moved == entities.digest(whole[1])
 
 
 def test_a_change_beside_a_hand_deleted_entity_reads_the_index_and_heals_both(filled: Pipeline) -> None:
