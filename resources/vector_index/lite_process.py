@@ -7,7 +7,7 @@ It differs from `milvus-lite server` in six points, each for a reason seen in it
   same sequence numbers), and a read during a flush misses the rows that are between memory and file;
 - a flush is answered when its segments are compacted and indexed: the engine does that behind one's back, and says
   an index is finished that is not;
-- queries for keys and fingerprints read no vectors (lite_queries);
+- queries for keys and fingerprints, and filtered counts, read no vectors (lite_queries);
 - SIGTERM closes the data folder in order;
 - the kernel picks the port and this process reports it, so nobody can take it in between;
 - it ends by itself once no process has used it for ORPHAN_SECONDS, so a killed user leaves nothing behind for long.
@@ -31,7 +31,8 @@ import psutil
 from filelock import FileLock, Timeout
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
-from pymilvus.grpc_gen import milvus_pb2_grpc
+from milvus_lite.exceptions import MilvusLiteError
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
 from resources.vector_index import lite_queries
 
@@ -73,6 +74,23 @@ class Servicer(MilvusServicer):  # type: ignore[misc]  # milvus_lite has no type
         collection = super()._get_collection(request, context)
         collection.query = partial(lite_queries.query, collection)
         return collection
+
+    def Query(self, request: Any, context: Any) -> Any:
+        """count(*) with a filter is counted here; everything else is the engine's."""
+        if list(request.output_fields) != ["count(*)"] or not request.expr or request.partition_names:
+            return super().Query(request, context)
+        try:
+            found = lite_queries.count(self._get_collection(request, context), request.expr)
+        except MilvusLiteError:  # not loaded, not there, not a filter: the engine says which
+            return super().Query(request, context)
+        field = schema_pb2.FieldData(field_name="count(*)", type=schema_pb2.DataType.Int64)
+        field.scalars.long_data.data.append(found)
+        return milvus_pb2.QueryResults(
+            status=common_pb2.Status(),
+            fields_data=[field],
+            collection_name=request.collection_name,
+            output_fields=["count(*)"],
+        )
 
     def GetFlushState(self, request: Any, context: Any) -> Any:
         """Waits for the build; pymilvus asks this after each flush, until it is told yes."""

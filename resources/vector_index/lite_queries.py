@@ -12,6 +12,7 @@ both answers against each other; whatever does not fit (vectors, JSON, unflushed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,20 +38,33 @@ def query(
             collection, expr, output_fields=output_fields, limit=limit, **others
         )
         return answer
+    columns = list(dict.fromkeys([*output_fields, collection.pk_field]))
+    found: list[dict[str, Any]] = []
+    for segment, live in _live(collection, str(expr)):
+        found.extend(segment.table.select(columns).take(live).to_pylist())
+        if limit is not None and len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def count(collection: Collection, expr: str) -> int:
+    """How many rows fit. The engine's own count(*) with a filter makes a dict of each, vector included."""
+    if collection._memtable.size():
+        return len(Collection.query(collection, expr, output_fields=[collection.pk_field]))
+    return sum(len(live) for _, live in _live(collection, expr))
+
+
+def _live(collection: Collection, expr: str) -> Iterator[tuple[Any, list[int]]]:
+    """Of each segment that has any, the numbers of its live rows that fit."""
     collection._require_loaded()
     compiled = collection._compile_filter(expr)
     plan = collection._indexed_filter_plan(compiled)
     segments, tombstones = collection._read_snapshot()
-    columns = list(dict.fromkeys([*output_fields, collection.pk_field]))
-    found: list[dict[str, Any]] = []
     for segment in segments:
-        if limit is not None and len(found) >= limit:
-            break
         fitting = np.flatnonzero(evaluate_segment_filter(segment, compiled, plan)).tolist() if segment.num_rows else []
         live = [row for row in fitting if _is_live(segment, row, segments, tombstones)]
         if live:
-            found.extend(segment.table.select(columns).take(live).to_pylist())
-    return found[:limit]
+            yield segment, live
 
 
 def _is_live(segment: Any, row: int, segments: tuple[Any, ...], tombstones: Any) -> bool:

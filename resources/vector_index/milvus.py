@@ -166,10 +166,7 @@ class VectorIndex:
 
     def count(self, name: str, partition: str | None = None) -> int:
         """Entities in the collection or one partition of it, strongly consistent."""
-        where = partition_filter(partition) if partition is not None else ""
-        if self._connection.lite and where:  # Lite's filtered count(*) reads every vector
-            return sum(len(rows) for rows in self._walk(name, where, ["entity_id"]))
-        return self._counted(name, where)
+        return self._counted(name, partition_filter(partition) if partition is not None else "")
 
     def fingerprints(self, name: str, partition: str) -> Iterator[dict[str, str]]:
         """All of a partition's entities as chunks of entity_id -> row_fingerprint. Never silently incomplete."""

@@ -47,6 +47,7 @@ def agree(collection: Collection) -> int:
             theirs = Collection.query(collection, expression, output_fields=fields, limit=limit)
             assert ours == theirs
             compared += len(ours)
+        assert lite_queries.count(collection, expression) == len(Collection.query(collection, expression))
     return compared
 
 
