@@ -5,7 +5,8 @@ Does not belong here: whether an object is a good image (modalities.imaging deci
 
 Two layouts, told apart object by object:
 - `<cohort>/.../<file>`: the cohort is the first folder, subject and series stand in the file's header. Name folders
-  after collections and never after patients: a cohort's name is seen by everybody.
+  after collections and never after patients: a cohort's name is seen by everybody. The licence of a cohort's objects is
+  the first line of `<cohort>/LICENSE` ("CC BY 4.0"); without it nothing of the cohort may become a vector.
 - `<crdc_series_uuid>/<instance>.dcm`: cohort, subject, series, licence and versions come from the index of Imaging Data
   Commons (package idc-index-data), and no header is read.
 Without a source in the settings the sample bundle is read: real files of two installed packages, where they lie.
@@ -35,6 +36,8 @@ from resources.settings import Settings
 
 PIECE_OBJECTS = 2_000  # objects per listing: bounds memory, and one filtered scan of the index serves them all
 HEAD_BYTES = 4 << 20  # of a file that are parsed for patient and series, which stand before any pixel
+LICENSE_FILE, MAX_LICENSE_BYTES = "LICENSE", 64 << 10
+UNSPECIFIED = "unspecified"
 NO_VERSION = "observed"  # a folder has no releases; a constant, so that only content moves a partition's digest
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _INDEX_COLUMNS = {
@@ -54,12 +57,27 @@ class _Root:
 
     store: ObjectStore
     cohort: str | None = None
-    license: str = "unspecified"
+    license: str | None = None
 
     def objects(self) -> Iterator[ObjectInfo]:
         for info in self.store.list():
             if self.cohort is None or ("/" not in info.key and info.key.endswith(".dcm")):
                 yield info
+
+    def is_license(self, key: str) -> bool:
+        folder, _, name = key.rpartition("/")
+        return self.license is None and name == LICENSE_FILE and "/" not in folder
+
+    def license_of(self, key: str) -> str:
+        """The licence of the objects in the key's first folder, as it is stated there."""
+        if self.license is not None:
+            return self.license
+        folder, slash, _ = key.partition("/")
+        try:
+            text = self.store.get(f"{folder}/{LICENSE_FILE}" if slash else LICENSE_FILE, MAX_LICENSE_BYTES)
+        except ObjectRejected:  # there is none, or it is no statement of one line
+            return UNSPECIFIED
+        return text.decode("utf-8", "replace").partition("\n")[0].strip() or UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -113,7 +131,7 @@ class DicomObjects:
         found = False
         with ThreadPoolExecutor(self._workers, thread_name_prefix="dicom-listing") as pool:
             for root in self._roots:
-                objects = root.objects()
+                objects = (info for info in root.objects() if not root.is_license(info.key))
                 while piece := list(islice(objects, PIECE_OBJECTS)):
                     found = True
                     yield _listing(root, piece, known, pool)
@@ -150,12 +168,14 @@ def _known(previous: pl.DataFrame) -> dict[str, _Known]:
 
 def _listing(root: _Root, piece: list[ObjectInfo], known: Mapping[str, _Known], pool: ThreadPoolExecutor) -> Listing:
     series = _index_rows({uuid for info in piece if (uuid := _series_uuid(root, info.key))})
+    plain = {info.key for info in piece if _series_uuid(root, info.key) is None}
+    licenses = {folder: root.license_of(key) for folder, key in {_folder(key): key for key in plain}.items()}
 
     def described(info: ObjectInfo) -> dict[str, Any] | Rejection:
         try:
             uuid = _series_uuid(root, info.key)
             if uuid is None:
-                return _plain_row(root, info, known.get(info.uri))
+                return _plain_row(root, info, known.get(info.uri), licenses[_folder(info.key)])
             return _idc_row(root, info, series.get(uuid), known.get(info.uri))
         except ObjectRejected as refusal:  # removed between listing and reading
             return Rejection(object_id(root, info.key), refusal.code, refusal.remedy)
@@ -197,7 +217,7 @@ def _unchanged(info: ObjectInfo, known: _Known | None) -> bool:
     return known is not None and bool(info.etag) and (known.size_bytes, known.etag) == (info.size_bytes, info.etag)
 
 
-def _plain_row(root: _Root, info: ObjectInfo, known: _Known | None) -> dict[str, Any]:
+def _plain_row(root: _Root, info: ObjectInfo, known: _Known | None, license: str) -> dict[str, Any]:
     cohort = root.cohort or _slug(info.key)
     if known is None or not _unchanged(info, known):
         known = _observed(root, info, cohort)
@@ -210,7 +230,7 @@ def _plain_row(root: _Root, info: ObjectInfo, known: _Known | None) -> dict[str,
         cohort=cohort,
         checksum=known.checksum,
         media_type=known.media_type,
-        license=root.license,
+        license=license,
         subject_ref=known.subject_ref,
         record_ref=known.record_ref,
         attributes=json.dumps(attributes),
@@ -234,10 +254,14 @@ def _observed(root: _Root, info: ObjectInfo, cohort: str) -> _Known:
     return _Known(info.size_bytes, info.etag, checksum, media_type, subject, record_ref)
 
 
+def _folder(key: str) -> str:
+    return key.partition("/")[0] if "/" in key else ""
+
+
 def _slug(key: str) -> str:
     """The cohort of a key: its first folder in [a-z0-9_]+, or `root` for an object in none."""
-    folder, slash, _ = key.partition("/")
-    if not slash:
+    folder = _folder(key)
+    if not folder:
         return "root"
     slug = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
     return slug or f"cohort_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"  # a name without a Latin letter
@@ -278,7 +302,7 @@ def _idc_row(
         info,
         cohort=series["cohort"],
         checksum=known.checksum if known and reuse else root.store.sha256(info.key),
-        license=series["license"] or "unspecified",
+        license=series["license"] or UNSPECIFIED,
         subject_ref=series["subject_ref"] or f"unknown:{series['record_ref']}",
         record_ref=series["record_ref"],
         upstream_version=f"v{series['revised']}",

@@ -22,6 +22,7 @@ from resources.errors import ConfigError, ObjectRejected, SourceError
 from resources.settings import Settings
 
 ROWS_PER_LISTING = 250_000  # about 150 MB of strings: the whole index in five pieces
+INDEX_NAME = "idc_index.parquet"
 PRIOR_VERSIONS_NAME = "prior_versions_index.parquet"
 
 _CURRENT: dict[str, pl.DataType] = {
@@ -99,8 +100,8 @@ class IdcIndex:
 
 
 def open_connector(settings: Settings, dataset_id: str) -> IdcIndex:
-    """The package's index, or the parquet file at `settings.sources[dataset_id]` with, where it stands beside it,
-    its `prior_versions_index.parquet`. Raises ConfigError if there is no index file."""
+    """The package's index, or the parquet file at `settings.sources[dataset_id]` (or in that folder) with, where it stands
+    beside it, its `prior_versions_index.parquet`. Raises ConfigError if there is no index file."""
     source = settings.sources.get(dataset_id)
     if source is None:
         import idc_index_data as package
@@ -115,10 +116,11 @@ def open_connector(settings: Settings, dataset_id: str) -> IdcIndex:
         release = f"IDC v{package.__version__.partition('.')[0]} (idc-index-data {package.__version__})"
         return IdcIndex(shipped, package.PRIOR_VERSIONS_INDEX_PARQUET_FILEPATH, release)
     index = Path(source).expanduser()
+    index = index / INDEX_NAME if index.is_dir() else index
     if not index.is_file():
         raise ConfigError(
-            f"MEDVEC_SOURCES names {source!r} for {dataset_id}, which is not a file",
-            remedy="give the local path of an idc_index.parquet, or drop the entry to read the installed package's",
+            f"MEDVEC_SOURCES names {source!r} for {dataset_id}, which is no file and no folder with an {INDEX_NAME}",
+            remedy=f"give the local path of an {INDEX_NAME}, or drop the entry to read the installed package's",
         )
     prior_versions = index.with_name(PRIOR_VERSIONS_NAME)
     return IdcIndex(index, prior_versions if prior_versions.is_file() else None, None)

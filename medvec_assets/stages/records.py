@@ -181,7 +181,10 @@ def _by_rule(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> tuple[pl
     """Set aside objects whose licence the spec does not allow and objects of suppressed subjects."""
     rejected: list[Rejected] = []
     licensed = pl.col("license").is_in(sorted(spec.licenses))
-    remedy = f"add the licence to the spec of {spec.id} if its terms allow vectors"
+    remedy = (
+        f"if its terms allow vectors, add the licence to the spec of {spec.id}; a folder states the licence of its files "
+        "in the first line of a file named LICENSE"
+    )
     for object_id in objects.filter(~licensed)["object_id"]:
         rejected.append(Rejected(object_id, "license_not_allowed", remedy))
     objects = objects.filter(licensed)

@@ -98,6 +98,23 @@ def test_identity_comes_from_the_header_and_unreadable_files_stay_listed(tmp_pat
     assert set(objects["license"]) == {"unspecified"}
 
 
+def test_a_folders_licence_is_what_its_file_says(tmp_path: Path) -> None:
+    root, home = tmp_path / "in", tmp_path / "home"
+    file = real("CT_small.dcm")
+    for place in ("stated", "silent", "stated/deeper"):
+        put(root, f"{place}/a.dcm", file)
+    put(root, "stated/LICENSE", b"CC BY 4.0\nhttps://creativecommons.org/licenses/by/4.0/\n")
+    put(root, "stated/deeper/LICENSE", b"a file like any other")
+    put(root, "silent/LICENSE", b" \n")
+    found = connector(root, home)
+    licenses = listed(found).group_by("cohort").agg(pl.col("license").unique(), pl.len()).sort("cohort").rows()
+    assert licenses == [("silent", ["unspecified"], 1), ("stated", ["CC BY 4.0"], 3)]
+    before = found.version()
+    put(root, "silent/LICENSE", b"CC0")
+    assert found.version() != before
+    assert set(listed(found)["license"]) == {"CC BY 4.0", "CC0"}
+
+
 def test_a_series_in_two_folders_or_under_two_patients_is_separate_records(tmp_path: Path) -> None:
     root = tmp_path / "in"
     put(root, "a/1.dcm", real("CT_small.dcm"))

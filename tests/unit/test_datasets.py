@@ -1,0 +1,55 @@
+"""Every dataset's fixture folder: what the source publishes (`in/`) becomes just these records and quarantine rows (`expected/`).
+
+`MEDVEC_UPDATE_FIXTURES=1 pytest tests/unit/test_datasets.py` writes `expected/` anew; read its diff. Digests of pixels
+are left out: the last bit of an interpolation may differ from processor to processor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvec_assets.catalog import CATALOG
+from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.stages import manifest, records
+from medvec_assets.stages.context import Context
+from resources import tables
+from resources.lakehouse import Lakehouse
+from resources.settings import Settings
+from resources.tables import TableSpec
+
+DATASETS = Path(__file__).parents[1] / "datasets"
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.id)
+def test_the_sample_becomes_what_is_expected(spec: DatasetSpec, tmp_path: Path) -> None:
+    folder = DATASETS / spec.id
+    settings = Settings(home=tmp_path, sources={spec.id: str(folder / "in")}, pseudonym_key="11" * 32, device="cpu")
+    ctx = Context(settings, Lakehouse.open(settings), "fixture")
+    for partition in manifest.refresh(ctx, spec).plan["partition"]:
+        records.build(ctx, spec, partition)
+    found = {"records": _rows(ctx, tables.records(spec.id)), "quarantine": _rows(ctx, tables.quarantine(spec.id))}
+    for name, rows in found.items():
+        text = json.dumps(rows, indent=1, sort_keys=True).replace((folder / "in").as_uri(), "in") + "\n"
+        path = folder / "expected" / f"{name}.json"
+        if os.environ.get("MEDVEC_UPDATE_FIXTURES"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert text == path.read_text()
+
+
+def _rows(ctx: Context, table: TableSpec) -> list[dict[str, Any]]:
+    snapshot = ctx.lake.snapshot(table)
+    rows = snapshot.read().to_dicts() if snapshot else []
+    for row in rows:
+        row.pop("run_id", None)
+        row.pop("first_seen", None)
+        for name in row.keys() & {"attributes", "deid_actions"}:
+            row[name] = json.loads(row[name])
+        if "content_digests" in row:
+            row["content_digests"] = sorted(json.loads(row["content_digests"]))
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
