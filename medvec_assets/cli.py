@@ -27,6 +27,7 @@ from resources.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="medvec: a medical vector lakehouse.")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Space = Annotated[str | None, typer.Option(help="Only this space.")]
 Datasets = Annotated[list[str] | None, typer.Option("--dataset", "-d", help="Dataset id; may be given again.")]
 
 
@@ -76,7 +77,7 @@ def run(
 def search(
     text: str,
     datasets: Datasets = None,
-    space: Annotated[str | None, typer.Option(help="Only this space.")] = None,
+    space: Space = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
     cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
     as_json: AsJson = False,
@@ -140,6 +141,46 @@ def verify(datasets: Datasets = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def promote(datasets: Datasets = None, space: Space = None, as_json: AsJson = False) -> None:
+    """Let readers see the generation of the present encoder, if it is whole and finds what it should."""
+    from medvec_assets.stages.promote import promote as move
+
+    _show({"spaces": [asdict(one) for one in _of_spaces(datasets, space, move)]}, as_json, printing.promoted)
+
+
+@app.command()
+def rollback(
+    dataset_id: Annotated[str, typer.Argument(metavar="DATASET")], space: Space = None, as_json: AsJson = False
+) -> None:
+    """Let readers see the generation that the last promotion took from them."""
+    from medvec_assets.stages.promote import rollback as move
+
+    _show({"spaces": [asdict(one) for one in _of_spaces([dataset_id], space, move)]}, as_json, printing.promoted)
+
+
+@app.command("generations")
+def list_generations(
+    datasets: Datasets = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Give up those kept for a rollback.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the collections of every space with the encoder they hold and whether readers see them."""
+    from medvec_assets.stages import generations
+    from medvec_assets.stages.promote import drop_retired
+
+    if drop:
+        _of_spaces(datasets, None, drop_retired)
+    with _stages(with_index=False) as ctx:
+        found = [
+            dict(one)
+            for spec in _specs(datasets)
+            for name in spec.spaces
+            for one in generations.of_space(ctx, spec, name)
+        ]
+    _show({"generations": found}, as_json, printing.generations)
+
+
+@app.command()
 def partitions(
     dataset_id: Annotated[str, typer.Argument(metavar="DATASET")],
     split: Annotated[list[str] | None, typer.Option(help="Halve this partition by one more bit of H(subject).")] = None,
@@ -199,15 +240,26 @@ def _run(
     raise typer.Exit(report.exit_code)
 
 
+def _of_spaces(
+    datasets: list[str] | None, space: str | None, action: Callable[[Any, DatasetSpec, str], Any]
+) -> list[Any]:
+    """`action` on every space, or on those named `space`; what it answered."""
+    chosen = [(spec, name) for spec in _specs(datasets) for name in spec.spaces if space in (None, name)]
+    if not chosen:
+        raise ConfigError(f"no dataset has a space {space!r}", remedy="`medvec generations` lists the spaces")
+    with _stages() as ctx:
+        return [action(ctx, spec, name) for spec, name in chosen]
+
+
 @contextmanager
-def _stages() -> Iterator[Any]:
-    """A stage context with the index open, outside Dagster."""
+def _stages(with_index: bool = True) -> Iterator[Any]:
+    """A stage context outside Dagster."""
     from medvec_assets import progress
     from medvec_assets.runtime import Runtime
 
     with (
         progress.bars() as shown,
-        Runtime(_settings(), shown.rows).context(f"cli-{uuid.uuid4()}", with_index=True) as ctx,
+        Runtime(_settings(), shown.rows).context(f"cli-{uuid.uuid4()}", with_index=with_index) as ctx,
     ):
         yield ctx
 

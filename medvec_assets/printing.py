@@ -50,6 +50,22 @@ def verify(result: Result) -> Iterator[str]:
         yield "What to do: medvec sync --full"
 
 
+def promoted(result: Result) -> Iterator[str]:
+    for one in result["spaces"]:
+        shown = ", ".join(one["collections"])
+        before = f" instead of {', '.join(one['previous'])}" if one["changed"] else " already"
+        yield f"{one['dataset']} {one['space']}: readers see {shown} ({one['space_version']}){before}"
+        for scope in one["recall"]:
+            yield f"  recall@10 {scope['recall']:.4f} in {scope['scope']} ({scope['entities']:,} entities, ef {scope['ef']})"
+
+
+def generations(result: Result) -> Iterator[str]:
+    for one in result["generations"]:
+        yield f"{one['state']:9} {one['collection']}  {one['space_version']}  since {one['created_at']:%Y-%m-%d}"
+    if not result["generations"]:
+        yield "no collection yet: medvec run"
+
+
 def sync(result: Result) -> Iterator[str]:
     yield (
         f"{len(result['partitions']):,} partitions: {result['upserted']:,} written, {result['deleted']:,} deleted, "

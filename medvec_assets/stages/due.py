@@ -40,6 +40,8 @@ class _Known:
     heads: dict[ChainKey, dict[str, Any]]
     silver: tuple[Snapshot | None, ...]
     gold: Mapping[str, tuple[Snapshot | None, ...]]
+    kept: Mapping[str, Mapping[str, set[str]]]
+    """space -> maintained version -> its collections that are kept up."""
     counted: set[tuple[str, str]] | None
 
 
@@ -50,7 +52,8 @@ def partition_states(ctx: Context, spec: DatasetSpec, cohorts: tuple[str, ...] |
     silver = (ctx.lake.snapshot(tables.records(spec.id)), aside)
     gold = {space: (ctx.lake.snapshot(tables.embeddings(spec.id, space)), aside) for space in spec.spaces}
     counted = _counted_collections(ctx, spec) if ctx.index is not None else None
-    known = _Known(ctx.audit.latest(spec.id), silver, gold, counted)
+    kept = {space: _kept(ctx, spec, space) for space in spec.spaces}
+    known = _Known(ctx.audit.latest(spec.id), silver, gold, kept, counted)
     states = []
     for row in plan.iter_rows(named=True):
         if cohorts is not None and row["cohort"] not in cohorts:
@@ -78,7 +81,7 @@ def _silver_state(
 def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, known: _Known) -> tuple[str, str] | None:
     """(asset, reason) if a maintained version of the space has something to do, given that the records have not."""
     head = known.heads[records.chain_of(partition)]
-    for version in generations.maintained_versions(ctx, spec, space):
+    for version, kept in known.kept[space].items():
         chain = embeddings.chain_of(space, version, partition)
         found = known.heads.get(chain)
         aim = embeddings.target(ctx, spec, space, version)
@@ -94,9 +97,19 @@ def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, kn
             return asset, "the index is behind gold"
         # A partition without one entity has no collection to be counted in.
         collections = [name for name in indexed["table_path"].split(",") if name]
+        if not kept.issuperset(collections):  # what a promotion left behind, wanted again
+            return asset, "its collection is not kept up any more"
         if known.counted is not None and any((name, partition) not in known.counted for name in collections):
             return asset, "the index does not agree with its receipt"
     return None
+
+
+def _kept(ctx: Context, spec: DatasetSpec, space: str) -> dict[str, set[str]]:
+    kept: dict[str, set[str]] = {version: set() for version in generations.maintained_versions(ctx, spec, space)}
+    for one in generations.of_space(ctx, spec, space):
+        if one["state"] in generations.MAINTAINED and one["space_version"] in kept:
+            kept[one["space_version"]].add(one["collection"])
+    return kept
 
 
 def _counted_collections(ctx: Context, spec: DatasetSpec) -> set[tuple[str, str]]:

@@ -1,15 +1,15 @@
 """Generations: which collection holds which version of a space, and which of them readers see.
 
-Belongs here: audit/generations and the alias that follows it. Does not belong here: filling a collection (vectors),
-flipping readers to a new generation (promote, an issue of its own).
+Belongs here: audit/generations and its changes of state. Does not belong here: filling a collection (vectors), whether
+readers may be moved (promote).
 
-States: `live` (readers see it), `filling` (being built beside the live one), `retiring` (kept for rollback).
-Both live and filling are maintained: embedded, reconciled and verified.
+States: `live` (readers see it), `filling` (being built beside the live one), `retiring` (kept for rollback, as it was),
+`dropped`. Live and filling ones are maintained: embedded, reconciled and verified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages.context import Context
 from resources import encoders, tables
 from resources.errors import CommitConflict, ConfigError
+from resources.lakehouse import Snapshot
 
 Generation = Mapping[str, Any]
 """One row of audit/generations."""
@@ -33,7 +34,7 @@ def of_space(ctx: Context, spec: DatasetSpec, space: str) -> list[Generation]:
     if snapshot is None:
         return []
     where = (pc.field("dataset") == spec.id) & (pc.field("space") == space)
-    return list(snapshot.read(where=where).sort("generation").iter_rows(named=True))
+    return list(snapshot.read(where=where).sort("generation", "access_tier").iter_rows(named=True))
 
 
 def maintained_versions(ctx: Context, spec: DatasetSpec, space: str) -> list[str]:
@@ -88,7 +89,54 @@ def ensure(ctx: Context, spec: DatasetSpec, space: str, access_tier: str, space_
         "state": "filling" if any(row["state"] == "live" for row in mine) else "live",
         "created_at": datetime.now(UTC),
     }
-    table = pa.Table.from_pylist([*rows, opened], schema=tables.GENERATIONS)
-    facts = {"asset": "generations", "run_id": ctx.run_id, "collection": opened["collection"]}
-    ctx.lake.replace(base, {"dataset": spec.id}, table.to_batches(), facts)
+    _commit(ctx, spec, base, [*rows, opened])
     return opened
+
+
+def flip(
+    ctx: Context,
+    spec: DatasetSpec,
+    space: str,
+    known: Sequence[Generation],
+    chosen: Sequence[Generation],
+    left: str = "retiring",
+) -> tuple[str, ...]:
+    """Make `chosen` the live generations of a space in one commit, and what was live `left`; the collections of these.
+
+    CommitConflict if the space's generations are not those of `known` any more.
+    """
+    base = ctx.lake.ensure(tables.generations())
+    rows = base.read(where=pc.field("dataset") == spec.id).to_dicts()
+    mine = sorted(
+        (row for row in rows if row["space"] == space), key=lambda row: (row["generation"], row["access_tier"])
+    )
+    if mine != list(known):
+        raise CommitConflict(
+            f"the generations of {spec.id} {space} changed meanwhile", remedy="look again, then repeat"
+        )
+    names = {one["collection"] for one in chosen}
+    was_live = tuple(row["collection"] for row in rows if row["space"] == space and row["state"] == "live")
+    for row in rows:
+        if row["collection"] in names:
+            row["state"] = "live"
+        elif row["collection"] in was_live:
+            row["state"] = left
+    _commit(ctx, spec, base, rows)
+    return was_live
+
+
+def mark_dropped(ctx: Context, spec: DatasetSpec, space: str) -> None:
+    """Let no rollback lead to what is retiring any more."""
+    base = ctx.lake.ensure(tables.generations())
+    rows = base.read(where=pc.field("dataset") == spec.id).to_dicts()
+    retiring = [row for row in rows if row["space"] == space and row["state"] == "retiring"]
+    for row in retiring:
+        row["state"] = "dropped"
+    if retiring:
+        _commit(ctx, spec, base, rows)
+
+
+def _commit(ctx: Context, spec: DatasetSpec, base: Snapshot, rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows, schema=tables.GENERATIONS)
+    facts = {"asset": "generations", "run_id": ctx.run_id}
+    ctx.lake.replace(base, {"dataset": spec.id}, table.to_batches(), facts)

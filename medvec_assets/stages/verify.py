@@ -33,7 +33,7 @@ class CollectionReport:
 def verify(ctx: Context, spec: DatasetSpec) -> list[CollectionReport]:
     """A report for every maintained collection of a dataset."""
     return [
-        _verify_collection(ctx, spec, space, generation)
+        verify_collection(ctx, spec, space, generation)
         for space in spec.spaces
         for generation in generations.of_space(ctx, spec, space)
         if generation["state"] in generations.MAINTAINED
@@ -44,9 +44,10 @@ def as_json(reports: list[CollectionReport]) -> dict[str, Any]:
     return {"ok": all(report.ok for report in reports), "collections": [asdict(report) for report in reports]}
 
 
-def _verify_collection(
+def verify_collection(
     ctx: Context, spec: DatasetSpec, space: str, generation: generations.Generation
 ) -> CollectionReport:
+    """How one collection differs from gold as it stands now."""
     assert ctx.index is not None, "verify needs a context with an index"
     name, version = generation["collection"], generation["space_version"]
     report = CollectionReport(name)
