@@ -112,6 +112,9 @@ def sync(
     full: Annotated[
         bool, typer.Option("--full", help="Diff every entity, also where receipt and count agree.")
     ] = False,
+    floats: Annotated[
+        bool, typer.Option("--vectors", help="Also compare every vector itself, float by float.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Reconcile the index with the embeddings."""
@@ -121,20 +124,24 @@ def sync(
     done: list[dict[str, Any]] = []
     with _stages() as ctx:
         for spec in _specs(datasets):
-            done += [asdict(synced) for synced in sync_all(ctx, spec, full=full)]
+            done += [asdict(synced) for synced in sync_all(ctx, spec, full=full, floats=floats)]
             retire.retire(ctx, spec)
     totals = {name: sum(one[name] for one in done) for name in ("upserted", "deleted", "unchanged")}
     _show({**totals, "partitions": done}, as_json, printing.sync)
 
 
 @app.command()
-def verify(datasets: Datasets = None, as_json: AsJson = False) -> None:
+def verify(
+    datasets: Datasets = None,
+    floats: Annotated[bool, typer.Option("--vectors", help="Compare every vector itself, not a sample.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Diff the index with the embeddings, entity by entity, and repair nothing. Exit 1 if they differ."""
     from medvec_assets.stages.verify import as_json as report_json
     from medvec_assets.stages.verify import verify as diff
 
     with _stages() as ctx:
-        report = report_json([one for spec in _specs(datasets) for one in diff(ctx, spec)])
+        report = report_json([one for spec in _specs(datasets) for one in diff(ctx, spec, every_vector=floats)])
     _show(report, as_json, printing.verify)
     if not report["ok"]:
         raise typer.Exit(1)

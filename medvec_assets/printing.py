@@ -42,12 +42,14 @@ def verify(result: Result) -> Iterator[str]:
     for one in result["collections"]:
         yield (
             f"{'ok  ' if one['ok'] else 'FAIL'}  {one['collection']}: {one['desired']:,} desired, {one['indexed']:,} indexed, "
-            f"{one['missing']:,} missing, {one['extra']:,} extra, {one['stale']:,} stale in {one['partitions']:,} partitions"
+            f"{one['missing']:,} missing, {one['extra']:,} extra, {one['stale']:,} stale in {one['partitions']:,} partitions; "
+            f"{one['vectors_differ']:,} of {one['vectors_compared']:,} vectors read back differ"
         )
     if not result["collections"]:
         yield "no collection yet: medvec run"
     if not result["ok"]:
-        yield "What to do: medvec sync --full"
+        differ = any(one["vectors_differ"] for one in result["collections"])
+        yield f"What to do: medvec sync {'--vectors' if differ else '--full'}"
 
 
 def promoted(result: Result) -> Iterator[str]:

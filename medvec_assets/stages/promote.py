@@ -162,7 +162,8 @@ def _against(
         report = verify_collection(ctx, spec, space, generation)
         if not report.ok:
             reasons.append(
-                f"{report.collection} differs from gold: {report.missing} missing, {report.extra} extra, {report.stale} stale"
+                f"{report.collection} differs from gold: {report.missing} missing, {report.extra} extra, {report.stale} stale, "
+                f"{report.vectors_differ} of {report.vectors_compared} vectors differ"
             )
     return reasons
 

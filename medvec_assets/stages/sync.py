@@ -13,11 +13,11 @@ from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import current_plan
 
 
-def sync_all(ctx: Context, spec: DatasetSpec, *, full: bool) -> Iterator[vectors.Synced]:
+def sync_all(ctx: Context, spec: DatasetSpec, *, full: bool, floats: bool = False) -> Iterator[vectors.Synced]:
     """Reconcile every planned partition that has embeddings, in every space."""
     planned = set(current_plan(ctx, spec)["partition"])
     for space in spec.spaces:
         asset, version = embeddings.asset_name(space), spec.spaces[space].version
         heads = ctx.audit.latest(spec.id)
         for partition in sorted(p for (name, at, p) in heads if (name, at) == (asset, version) and p in planned):
-            yield from vectors.build(ctx, spec, space, partition, full=full)
+            yield from vectors.build(ctx, spec, space, partition, full=full, floats=floats)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +33,7 @@ from resources.errors import CommitConflict, NotFound, StorageError
 from resources.lakehouse import Snapshot
 from resources.vector_index import CollectionInfo, CollectionSpec, VectorIndex
 
+FLOAT_TOLERANCE = 1e-6
 UNFINISHED = -1  # the count of a receipt that says no more than that somebody has begun to write
 
 
@@ -63,9 +65,15 @@ def asset_name(space: str) -> str:
     return f"{space}_vectors"
 
 
-def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: bool = False) -> list[Synced]:
-    """Reconcile one partition in every maintained generation of a space. `full` diffs even where a receipt agrees."""
+def build(
+    ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: bool = False, floats: bool = False
+) -> list[Synced]:
+    """Reconcile one partition in every maintained generation of a space.
+
+    `full` diffs even where a receipt agrees; `floats` also compares each vector, which a fingerprint only stands for.
+    """
     ctx.require_allowed(spec)
+    full = full or floats
     done: list[Synced] = []
     for version in generations.maintained_versions(ctx, spec, space):
         head, gold = _upstream(ctx, spec, space, version, partition)
@@ -81,6 +89,7 @@ def build(ctx: Context, spec: DatasetSpec, space: str, partition: str, *, full: 
                 Held(gold, version, partition, tier, rows.filter(pl.col("access_tier") == tier)),
                 ensure_collection(ctx, spec, space, tier, version),
                 full,
+                floats,
             )
             for tier in _tiers(ctx, spec, space, version, rows)
         ]
@@ -184,7 +193,7 @@ def indexed_entities(index: VectorIndex, collection: str, partition: str) -> dic
     return actual
 
 
-def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo, full: bool) -> Synced:
+def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo, full: bool, floats: bool) -> Synced:
     index, partition = _index(ctx), held.partition
     receipt = receipts(ctx, spec).get((info.name, partition))
     diff = None if full else _proved(ctx, spec, held, info, receipt)
@@ -198,6 +207,8 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
     wanted = entities.row_fingerprints(diff.desired)
     stale = {entity for entity, fingerprint in wanted.items() if diff.actual.get(entity) != fingerprint}
     extra = sorted(diff.actual.keys() - wanted.keys())
+    if floats:
+        stale |= other_vectors(index, info.name, held, diff.desired)
     count, digest = diff.same + len(wanted), entities.moved_digest(diff.same_digest, added=wanted)
     if diff.proved and not (stale or extra):
         return Synced(info.name, partition, 0, 0, count, digest, skipped=not full)
@@ -213,6 +224,21 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
     write_receipt(ctx, spec, info, partition, held.gold.version, count, digest)
     ctx.progress(f"{spec.id} {partition} index", count, count)
     return Synced(info.name, partition, len(stale), len(extra), count - len(stale), digest)
+
+
+def other_vectors(index: VectorIndex, collection: str, held: Held, chosen: pl.DataFrame) -> set[str]:
+    """Ids of those `chosen` entities (rows of `entities.desired`) that the index holds with another vector than gold.
+
+    Streams; float32 comes back as it was written, so that only a rounding of the last digits is forgiven.
+    """
+    differ: set[str] = set()
+    for batch in entities.batches(held, chosen):
+        ids = batch["entity_id"].to_pylist()
+        wanted = dict(zip(ids, batch["vector"].flatten().to_numpy().reshape(len(ids), -1), strict=True))
+        for entity in index.get(collection, ids):
+            if not np.allclose(entity["vector"], wanted[entity["entity_id"]], rtol=0, atol=FLOAT_TOLERANCE):
+                differ.add(str(entity["entity_id"]))
+    return differ
 
 
 def _proved(

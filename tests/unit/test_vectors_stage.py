@@ -126,6 +126,21 @@ def test_damage_that_the_count_cannot_show_is_healed_by_a_full_sync(filled: Pipe
     assert filled.versions() == before, "a full sync that finds nothing commits nothing"
 
 
+def test_a_flipped_float_is_seen_and_healed_by_comparing_vectors(filled: Pipeline) -> None:
+    held = filled.index.held[COLLECTION].entities
+    damaged = held[sorted(held)[1]]
+    good = np.asarray(damaged["vector"]).copy()
+    damaged["vector"] = good * np.where(np.arange(len(good)) == 3, -1, 1).astype(np.float32)
+    [found] = verify(filled.context(), filled.spec)
+    assert (found.vectors_compared, found.vectors_differ, found.stale, found.ok) == (4, 1, 0, False)
+    assert the_one(filled, full=True).upserted == 0, "a fingerprint cannot show it"
+    [done] = vectors.build(filled.context(), filled.spec, SPACE, "lung", floats=True)
+    assert (done.upserted, done.unchanged) == (1, 3)
+    np.testing.assert_array_equal(filled.entities[damaged["entity_id"]]["vector"], good)
+    [found] = verify(filled.context(), filled.spec, every_vector=True)
+    assert (found.vectors_compared, found.ok) == (4, True)
+
+
 def test_a_dropped_collection_is_made_and_filled_again(filled: Pipeline) -> None:
     before = {i: e["row_fingerprint"] for i, e in filled.entities.items()}
     uuid = filled.index.held[COLLECTION].info.uuid
