@@ -37,6 +37,7 @@ def examine(settings: Settings) -> dict[str, Any]:
         _tried("home", lambda: _home(settings)),
         _tried("disk", lambda: _disk(settings)),
         _tried("lake", lambda: _lake(settings)),
+        *_s3(settings),
         _tried("index", lambda: _index(settings)),
         *(_tried(f"encoder {ref}", partial(_encoder, settings, ref)) for ref in _encoder_refs()),
         *(_tried(f"source {spec.id}", partial(_source, settings, spec)) for spec in CATALOG),
@@ -83,6 +84,14 @@ def _lake(settings: Settings) -> str:
     finally:
         store.delete(key)
     return f"{settings.lake} can be written, read and deleted from"
+
+
+def _s3(settings: Settings) -> Iterator[Check]:
+    if settings.lake.startswith("s3://"):
+        from resources.s3_probe import S3Probe
+
+        for name, probe in S3Probe(settings.lake).probes().items():
+            yield _tried(f"lake {name}", probe)
 
 
 def _index(settings: Settings) -> str:

@@ -33,7 +33,7 @@ OWNERS = {
     "pymilvus": ("resources/vector_index/",),
     "milvus_lite": ("resources/vector_index/",),
     "obstore": ("resources/object_store.py",),
-    "boto3": ("resources/object_store.py",),
+    "boto3": ("resources/s3_probe.py",),
 }
 # The second floor loads for Dagster and the CLI; the first must stay light, for every process imports it.
 HEAVY = {"torch", "monai", "pymilvus", "matplotlib", "transformers"}
