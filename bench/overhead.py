@@ -1,5 +1,8 @@
 """What Dagster adds to a partition of `medvec run`: the same stages with and without it, on partitions of 20 series.
 
+Each partition runs both ways, one after the other, in two homes that are open at once: what else the machine does
+meets both, and the difference is of a partition with itself.
+
 python -m bench.overhead [--partitions N] [--json]
 """
 
@@ -12,6 +15,8 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +44,25 @@ def _settings(folder: Path, partitions: int) -> Settings:
     return Settings(home=folder / "home", sources={"tcia_catalog": str(folder / "index.parquet")})
 
 
-def _bare(settings: Settings) -> list[float]:
-    """Seconds of each partition's stages, checks and pictures alone."""
-    spec, seconds = TCIA_CATALOG, []
+Cost = tuple[float, float]
+"""Seconds on the wall, and of this process's processor time (the index is a process of its own)."""
+
+
+def _cost(work: Callable[[], object]) -> Cost:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def _bare(settings: Settings) -> Iterator[Cost]:
+    """Each partition's stages, checks and pictures alone."""
+    spec = TCIA_CATALOG
     with open_index(settings) as index:
         ctx = world.context(settings, index)
         plan = manifest.refresh(ctx, spec).plan
         encoders.load(spec.spaces["text"].encoder, settings).encode(["warm"])
-        for partition in plan["partition"]:
-            start = time.perf_counter()
+
+        def run(partition: str) -> None:
             records.build(ctx, spec, partition)
             list(checks.of_records(ctx, spec, partition))
             embeddings.build(ctx, spec, "text", partition)
@@ -55,13 +70,14 @@ def _bare(settings: Settings) -> list[float]:
             pictures.of_partition(ctx, spec, "text", partition)
             vectors.build(ctx, spec, "text", partition)
             list(checks.of_vectors(ctx, spec, "text", partition))
-            seconds.append(time.perf_counter() - start)
-    return seconds
+
+        for partition in plan["partition"].sort():
+            yield _cost(partial(run, partition))
 
 
-def _through_dagster(settings: Settings) -> list[float]:
-    """Seconds of each partition's Dagster run, as `medvec run` launches it."""
-    spec, seconds = TCIA_CATALOG, []
+def _through_dagster(settings: Settings) -> Iterator[Cost]:
+    """Each partition's Dagster run, as `medvec run` launches it."""
+    spec = TCIA_CATALOG
     runtime = Runtime(settings)
     os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "50"
     encoders.load(spec.spaces["text"].encoder, settings).encode(["warm"])
@@ -72,30 +88,31 @@ def _through_dagster(settings: Settings) -> list[float]:
             run_config=quiet, instance=instance, asset_selection=[runner.dg.AssetKey([spec.id, manifest.ASSET])]
         )
         with runtime.context("bench") as ctx:
-            names = manifest.current_plan(ctx, spec)["partition"].to_list()
+            names = manifest.current_plan(ctx, spec)["partition"].sort()
+        chain = partition_chain(spec)
+        launch = partial(job.execute_in_process, run_config=quiet, instance=instance, asset_selection=chain)
         for partition in names:
-            start = time.perf_counter()
-            job.execute_in_process(
-                run_config=quiet, instance=instance, partition_key=partition, asset_selection=partition_chain(spec)
-            )
-            seconds.append(time.perf_counter() - start)
-    return seconds
+            yield _cost(partial(launch, partition_key=partition))
 
 
 def measure(partitions: int) -> dict[str, Any]:
     """Medians over the partitions but the first two, which pay for imports."""
     folder = Path(tempfile.mkdtemp(prefix="medvec-bench-"))
     try:
-        bare = statistics.median(_bare(_settings(folder / "bare", partitions))[2:])
-        dagster = statistics.median(_through_dagster(_settings(folder / "dagster", partitions))[2:])
+        ways = (
+            _bare(_settings(folder / "bare", partitions)),
+            _through_dagster(_settings(folder / "dagster", partitions)),
+        )
+        pairs = list(zip(*ways, strict=True))[2:]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "partitions": partitions,
-        "bare_seconds": round(bare, 3),
-        "dagster_seconds": round(dagster, 3),
-        "overhead_seconds": round(dagster - bare, 3),
-    }
+    found: dict[str, Any] = {"partitions": partitions}
+    for number, kind in enumerate(("seconds", "processor_seconds")):
+        bare, dagster = ([pair[way][number] for pair in pairs] for way in (0, 1))
+        added = [through - alone for alone, through in zip(bare, dagster, strict=True)]
+        for name, values in (("bare", bare), ("dagster", dagster), ("overhead", added)):
+            found[f"{name}_{kind}"] = round(statistics.median(values), 3)
+    return found
 
 
 def main() -> None:
@@ -104,7 +121,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result = measure(options.partitions)
-    print(json.dumps(result) if options.json else "\n".join(f"{name:18} {value}" for name, value in result.items()))
+    print(json.dumps(result) if options.json else "\n".join(f"{name:28} {value}" for name, value in result.items()))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,12 @@ def specs(
     ]
 
 
-def results(findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
+def results(asset: dg.AssetKey, findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
+    """`findings` about `asset`, which is named so that Dagster need not look up for each what it is about."""
     for found in findings:
         metadata = dict(found.numbers) | ({} if found.passed else {"what to do": found.remedy})
         yield dg.AssetCheckResult(
-            check_name=found.name, passed=found.passed, severity=found.severity, metadata=metadata
+            asset_key=asset, check_name=found.name, passed=found.passed, severity=found.severity, metadata=metadata
         )
 
 

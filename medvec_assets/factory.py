@@ -127,7 +127,7 @@ def _manifest(spec: DatasetSpec) -> dg.AssetsDefinition:
             # stopped by not being published. The next run that passes publishes it.
             moved = publish_plan(context.instance, spec, done.plan) if all(one.passed for one in found) else []
             yield metadata.of_manifest(ctx, spec, done, moved)
-            yield from checks.results(found)
+            yield from checks.results(key, found)
 
     made: dg.AssetsDefinition = dg.asset(
         key=key,
@@ -152,15 +152,17 @@ def _plan(spec: DatasetSpec, plan: dg.DynamicPartitionsDefinition) -> dg.AssetSp
 
 
 def _records(spec: DatasetSpec, plan: dg.DynamicPartitionsDefinition) -> dg.AssetsDefinition:
+    key = dg.AssetKey([spec.id, records.ASSET])
+
     def body(ctx: Context, partition: str) -> Iterator[Any]:
         outcome = records.build(ctx, spec, partition)
         yield metadata.of_records(ctx, spec, partition, outcome)
-        yield from checks.results(checks.of_records(ctx, spec, partition))
+        yield from checks.results(key, checks.of_records(ctx, spec, partition))
 
     form = modality(spec.modality)
     return _partitioned(
         spec,
-        records.ASSET,
+        key,
         plan,
         body,
         deps=[plan_key(spec)],
@@ -172,16 +174,18 @@ def _records(spec: DatasetSpec, plan: dg.DynamicPartitionsDefinition) -> dg.Asse
 
 
 def _embeddings(spec: DatasetSpec, space: str, plan: dg.DynamicPartitionsDefinition) -> dg.AssetsDefinition:
+    key = dg.AssetKey([spec.id, embeddings.asset_name(space)])
+
     def body(ctx: Context, partition: str) -> Iterator[Any]:
         outcomes = embeddings.build(ctx, spec, space, partition)
         changed = outcomes[spec.spaces[space].version].changed
         drawn = pictures.of_partition(ctx, spec, space, partition) if changed else {}
         yield metadata.of_embeddings(ctx, spec, space, partition, outcomes, drawn)
-        yield from checks.results(checks.of_embeddings(ctx, spec, space, partition))
+        yield from checks.results(key, checks.of_embeddings(ctx, spec, space, partition))
 
     return _partitioned(
         spec,
-        embeddings.asset_name(space),
+        key,
         plan,
         body,
         deps=[[spec.id, records.ASSET]],
@@ -195,15 +199,17 @@ def _embeddings(spec: DatasetSpec, space: str, plan: dg.DynamicPartitionsDefinit
 
 
 def _vectors(spec: DatasetSpec, space: str, plan: dg.DynamicPartitionsDefinition) -> dg.AssetsDefinition:
+    key = dg.AssetKey([spec.id, vectors.asset_name(space)])
+
     def body(ctx: Context, partition: str) -> Iterator[Any]:
         started = time.monotonic()
         done = vectors.build(ctx, spec, space, partition)
         yield metadata.of_vectors(ctx, spec, space, partition, done, time.monotonic() - started)
-        yield from checks.results(checks.of_vectors(ctx, spec, space, partition))
+        yield from checks.results(key, checks.of_vectors(ctx, spec, space, partition))
 
     return _partitioned(
         spec,
-        vectors.asset_name(space),
+        key,
         plan,
         body,
         deps=[[spec.id, embeddings.asset_name(space)]],
@@ -218,7 +224,7 @@ def _vectors(spec: DatasetSpec, space: str, plan: dg.DynamicPartitionsDefinition
 
 def _partitioned(
     spec: DatasetSpec,
-    name: str,
+    key: dg.AssetKey,
     plan: dg.DynamicPartitionsDefinition,
     body: Callable[[Context, str], Iterator[Any]],
     *,
@@ -231,8 +237,6 @@ def _partitioned(
     pool: str | None = None,
     with_index: bool = False,
 ) -> dg.AssetsDefinition:
-    key = dg.AssetKey([spec.id, name])
-
     def compute(context: AssetExecutionContext, runtime: dg.ResourceParam[Runtime]) -> Iterator[Any]:
         with permanent_or_retry(), runtime.context(context.run_id, with_index=with_index) as ctx:
             yield from body(ctx, context.partition_key)
@@ -268,7 +272,7 @@ def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
     ) -> dg.AssetCheckResult:
         with permanent_or_retry(), runtime.context(context.run.run_id) as ctx:
-            return next(checks.results([checks.freshness(ctx, spec, datetime.now(UTC))]))
+            return next(checks.results(plan_key(spec), [checks.freshness(ctx, spec, datetime.now(UTC))]))
 
     return partitions_fresh
 

@@ -1,6 +1,6 @@
 """The one Dagster resource: hands a run its `Context`.
 
-Belongs here: opening settings, lake and index once per process, and passing progress to whoever shows it.
+Belongs here: opening settings, lake, audit and index once per process, and passing progress to whoever shows it.
 Does not belong here: any stage's logic; anything done at import or at load of the code location.
 """
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
 from medvec_assets.stages.context import Context, Progress, no_progress
+from resources.audit import Audit
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 
@@ -34,6 +35,11 @@ class Runtime:
     def lake(self) -> Lakehouse:
         return Lakehouse.open(self.settings)
 
+    @cached_property
+    def audit(self) -> Audit:
+        """One for all steps of this process: it reads the heads of the chains again only when somebody else wrote."""
+        return Audit(self.lake)
+
     @contextmanager
     def hold_index(self) -> Iterator[None]:
         from resources.vector_index import open_index
@@ -52,4 +58,6 @@ class Runtime:
             if with_index and self._held is None:
                 stack.enter_context(self.hold_index())
             index = self._held if with_index else None
-            yield Context(self.settings, self.lake, run_id, index=index, progress=self.progress)  # type: ignore[arg-type]
+            ctx = Context(self.settings, self.lake, run_id, index=index, progress=self.progress)  # type: ignore[arg-type]
+            ctx.audit = self.audit
+            yield ctx

@@ -10,14 +10,18 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from helpers.dagster_world import CHAIN, EMBEDDINGS, MANIFEST, RECORDS, VECTORS, DagsterWorld, steps_that
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
 from medvec_assets import factory
+from medvec_assets.dagster_storage import KeptEventLogStorage, KeptRunStorage
 from medvec_assets.factory import plan_key, publish_plan
 from medvec_assets.failures import permanent_or_retry
-from medvec_assets.runner import dagster_instance
+from medvec_assets.runner import dagster_home, dagster_instance
+from medvec_assets.runtime import Runtime
 from medvec_assets.stages import records
 from resources.errors import SourceError, SourceUnavailable
 from resources.settings import Settings
@@ -106,6 +110,16 @@ def test_a_failure_names_code_remedy_and_place_and_never_the_message_of_its_caus
     assert "ValueError" in str(defect.value.description)
 
 
+def test_the_steps_of_a_process_share_the_audit_and_see_what_others_write(world: DagsterWorld) -> None:
+    pipeline, spec = world.pipeline, world.pipeline.spec
+    runtime = Runtime(pipeline.settings)
+    with runtime.context("a") as first, runtime.context("b") as second:
+        assert first.audit is second.audit
+        assert first.audit.latest(spec.id) == {}
+        world.refresh()
+        assert [asset for asset, _, _ in second.audit.latest(spec.id)] == [MANIFEST]
+
+
 def test_what_dagster_itself_raises_passes_through() -> None:
     with pytest.raises(dg.RetryRequested), permanent_or_retry():
         raise dg.RetryRequested
@@ -150,6 +164,50 @@ def speak() -> None:
 @dg.job
 def speaking() -> None:
     speak()
+
+
+def test_the_storages_are_the_ones_that_keep_their_connections(
+    kept: tuple[dg.DagsterInstance, dg.DagsterInstance],
+) -> None:
+    here, _ = kept
+    assert type(here.run_storage) is KeptRunStorage
+    assert type(here.event_log_storage) is KeptEventLogStorage
+
+
+def test_a_run_of_this_process_prints_to_its_terminal_unless_the_operator_keeps_it_elsewhere(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with dagster_instance(settings) as instance:
+        assert isinstance(instance.compute_log_manager, NoOpComputeLogManager)
+        assert speaking.execute_in_process(instance=instance).success
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as serving:
+        assert isinstance(serving.compute_log_manager, LocalComputeLogManager)
+        (run,) = serving.get_runs()
+        assert serving.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+    with (dagster_home(settings) / "dagster.yaml").open("a") as config:
+        config.write(
+            "compute_logs:\n  module: dagster._core.storage.local_compute_log_manager\n"
+            f"  class: LocalComputeLogManager\n  config:\n    base_dir: {tmp_path}\n"
+        )
+    with dagster_instance(settings) as instance:
+        assert isinstance(instance.compute_log_manager, LocalComputeLogManager)
+
+
+def test_an_event_is_stored_with_its_index_rows_or_not_at_all(
+    kept: tuple[dg.DagsterInstance, dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = kept
+    key = dg.AssetKey("it")
+
+    def no_tags(*_: object) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(here.event_log_storage, "_store_asset_event_tags", no_tags)
+        here.report_runless_asset_event(dg.AssetMaterialization(key))
+    assert there.fetch_materializations(key, limit=1).records == []
+    here.report_runless_asset_event(dg.AssetMaterialization(key))
+    assert len(there.fetch_materializations(key, limit=2).records) == 1
+    assert there.has_asset_key(key)
 
 
 def test_a_run_of_one_process_is_followed_in_another(kept: tuple[dg.DagsterInstance, dg.DagsterInstance]) -> None:

@@ -248,7 +248,8 @@ def test_a_partition_that_nobody_asked_for_is_not_stale(pipeline: Pipeline) -> N
 
 def test_a_failed_finding_shows_its_remedy_and_a_passed_one_does_not() -> None:
     passed, warned = checks.results(
-        [Finding("a", True, "do this", {"n": 1}), Finding("b", False, "do this", {}, dg.AssetCheckSeverity.WARN)]
+        dg.AssetKey("it"),
+        [Finding("a", True, "do this", {"n": 1}), Finding("b", False, "do this", {}, dg.AssetCheckSeverity.WARN)],
     )
     assert set(passed.metadata) == {"n"}
     assert warned.metadata["what to do"].value == "do this"

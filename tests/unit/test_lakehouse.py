@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,52 @@ def test_every_table_is_made_as_declared_with_retention_and_no_statistics_of_peo
     [configuration] = [json.loads(line)["metaData"]["configuration"] for line in log if "metaData" in line]
     assert configuration["delta.logRetentionDuration"] == "interval 90 days"
     assert configuration["delta.deletedFileRetentionDuration"] == "interval 30 days"
+    assert configuration["delta.checkpointInterval"] == "20"
     allowed = {"size_bytes", "objects", "created_at", "finished_at", "sequence", "reconciled_at", "generation", "since"}
     assert set(configuration.get("delta.dataSkippingStatsColumns", "size_bytes").split(",")) <= allowed
     assert "delta.dataSkippingStatsColumns" in configuration or configuration["delta.dataSkippingNumIndexedCols"] == "0"
+
+
+def test_a_snapshot_is_handed_out_again_until_a_commit_of_anybody_follows_it(lake: Lakehouse) -> None:
+    elsewhere = Lakehouse(lake.root)  # as another process has it
+    lake.ensure(NOTES)
+    first = lake.snapshot(NOTES)
+    assert first is lake.snapshot(NOTES) is lake.ensure(NOTES)
+    replace(elsewhere, "p", "a")
+    assert stored(lake) == [("p", "a")]
+    elsewhere.append(NOTES, pa.Table.from_batches(notes("p", "b")), {})
+    assert stored(lake) == [("p", "a"), ("p", "b")]
+    assert first is not None
+    assert (first.version, first.count()) == (0, 0), "a snapshot does not move"
+    old = lake.snapshot(NOTES, 1)
+    assert old is not None
+    assert old.count() == 1 and stored(lake) == [("p", "a"), ("p", "b")]
+
+
+def test_a_snapshot_of_a_table_that_was_deleted_is_not_handed_out(lake: Lakehouse) -> None:
+    replace(lake, "p", "a")
+    folder = Path(lake.root) / NOTES.path
+    shutil.rmtree(folder)
+    assert lake.snapshot(NOTES) is None
+    replace(Lakehouse(lake.root), "p", "b")  # the same version again
+    assert stored(lake) == [("p", "b")]
+
+
+def test_what_a_write_has_in_hand_is_what_another_process_reads(lake: Lakehouse) -> None:
+    """Over checkpoints, and with others' commits between a write's base and its commit."""
+    elsewhere = Lakehouse(lake.root)
+    lake.ensure(NOTES)
+    for turn in range(24):
+        base = lake.snapshot(NOTES)
+        assert base is not None
+        replace(elsewhere, "q", *"xyz"[: turn % 4])
+        lake.replace(base, {"partition": "p"}, notes("p", f"turn {turn}"), {}, ("chain", turn))
+        for one in (lake, elsewhere):
+            here, fresh = one.snapshot(NOTES), Lakehouse(lake.root).snapshot(NOTES)
+            assert here is not None and fresh is not None
+            assert here.version == fresh.version == 2 * (turn + 1)
+            assert here.transaction_version("chain") == fresh.transaction_version("chain") == turn
+            assert sorted(here.read().rows()) == sorted(fresh.read().rows())
 
 
 def test_what_was_written_leaves_no_value_in_the_log(lake: Lakehouse) -> None:
