@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= contrast enhanced CT of the liver
 
-.PHONY: run test unit integration e2e serve bench lint format setup clean
+.PHONY: run test unit integration e2e serve servers bench lint format setup clean
 
 run: $(STAMP)  ## the main job on the embedded default, then one real question
 	$(BIN)/medvec run
@@ -18,16 +18,20 @@ serve: $(STAMP)  ## Dagster UI, daemon and query service on this machine
 test: $(STAMP)  ## lint, unit, integration and end-to-end tests on real servers they start themselves
 	$(MAKE) lint
 	$(BIN)/python -m pytest tests/unit -n 2
+	$(MAKE) servers
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit -n 2
 
-integration: $(STAMP)
+integration: servers
 	$(BIN)/python -m pytest tests/integration
 
 e2e: $(STAMP)
 	$(BIN)/python -m pytest tests/e2e
+
+servers: $(STAMP)  ## the pinned real servers of the tests and benchmarks (PostgreSQL from Debian: needs root once)
+	$(BIN)/python -m tests.services
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -50,4 +54,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .medvec build *.egg-info
+	rm -rf $(VENV) .venv-servers .medvec build *.egg-info

@@ -1,68 +1,140 @@
-"""The embeddings stage against the bare model: same texts, batch and threads, from records to a Delta commit.
+"""The embeddings stage against the bare model: same inputs, batch and threads, from records to a Delta commit.
 
-python -m bench.pipeline [--rows N] [--rounds N] [--json]
-python -m bench.pipeline --memory ROWS      # peak resident memory of the stage at ROWS records
+python -m bench.pipeline [--rows N] [--rounds N] [--json]      # text: real series descriptors
+python -m bench.pipeline --image [--rows N] [--rounds N]       # images: real DICOM files
+python -m bench.pipeline --memory ROWS                         # peak resident memory of the stage at ROWS records
+
+Images have two bare sides: the model on inputs that are in memory, and a plain loop that also reads and decodes the
+same files, one thread, before the model. The stage does what the second does, and is meant to hide it behind the model.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from bench import world
-from bench.embedding import bare_text
+from bench.embedding import bare_image, bare_text
+from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import modality
+from medvec_assets.modalities.imaging import image_input
 from medvec_assets.stages import embeddings, manifest, records
 from resources import encoders, tables
+from resources.settings import Settings
+
+Home = Callable[[int], AbstractContextManager[tuple[Settings, DatasetSpec]]]
 
 
-def rate(rows: int, rounds: int) -> dict[str, Any]:
-    """Distinct texts a second, pipeline and bare loop in turn, each round on a fresh lake."""
-    seconds: dict[str, list[float]] = {"bare": [], "pipeline": []}
+def text_rate(rows: int, rounds: int) -> dict[str, Any]:
+    """Distinct texts a second: bare model and stage."""
+
+    def sides(settings: Settings, spec: DatasetSpec) -> dict[str, Callable[[], Any]]:
+        snapshot = world.context(settings).lake.snapshot(tables.records(spec.id))
+        assert snapshot is not None
+        frame = snapshot.read(["text", "record_id", "object_ids", "content_digests"])
+        texts = list(modality(spec.modality).model_inputs(frame.unique("text"), "text", _no_read))
+        encoder = encoders.load(spec.spaces["text"].encoder, settings)
+        bare = bare_text(encoder.device)
+        bare(texts[:64])
+        encoder.encode(texts[:64])
+        return {"bare": lambda: bare(texts)}
+
+    return _rates(rows, rounds, "text", lambda count: world.home(count, distinct=True), sides)
+
+
+def image_rate(rows: int, rounds: int) -> dict[str, Any]:
+    """Images a second: bare model, bare loop with decoding, and stage."""
+
+    def sides(settings: Settings, spec: DatasetSpec) -> dict[str, Callable[[], Any]]:
+        files = sorted(Path(settings.sources[spec.id]).rglob("*.dcm"))
+        encoder = encoders.load(spec.spaces["image"].encoder, settings)
+        bare = bare_image(encoder.device)
+        inputs = [image_input(file.read_bytes()) for file in files]
+        bare(inputs[:64])
+        encoder.encode(inputs[:64])
+        return {
+            "bare": lambda: bare(inputs),
+            "bare_decode": lambda: bare([image_input(file.read_bytes()) for file in files]),
+        }
+
+    return _rates(rows, rounds, "image", world.dicom_home, sides)
+
+
+def _rates(
+    rows: int,
+    rounds: int,
+    space: str,
+    home: Home,
+    sides: Callable[[Settings, DatasetSpec], dict[str, Callable[[], Any]]],
+) -> dict[str, Any]:
+    """Items a second of every side and of the stage in turn, each round on a fresh lake; medians and ratios."""
+    seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
-        with world.home(rows, distinct=True) as (settings, spec):
+        with home(rows) as (settings, spec):
+            _build_records(settings, spec)
             ctx = world.context(settings)
-            manifest.refresh(ctx, spec)
-            records.build(ctx, spec, world.COHORT)
-            encoder = encoders.load(spec.spaces["text"].encoder, settings)
-            bare = bare_text(encoder.device)
-            snapshot = ctx.lake.snapshot(tables.records(spec.id))
-            assert snapshot is not None
-            rows_frame = snapshot.read(["text", "record_id", "object_ids", "content_digests"])
-            texts = list(modality(spec.modality).model_inputs(rows_frame.unique("text"), "text", _no_read))
-            bare(texts[:64])
-            encoder.encode(texts[:64])
+            loops = sides(settings, spec)
+            for name, loop in loops.items():
+                seconds.setdefault(name, []).append(_timed(loop))
             start = time.perf_counter()
-            bare(texts)
-            seconds["bare"].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            outcome = embeddings.build(ctx, spec, "text", world.COHORT)[spec.spaces["text"].version]
-            seconds["pipeline"].append(time.perf_counter() - start)
-            assert outcome.computed == len(texts)
-    bare_seconds, pipeline_seconds = (statistics.median(times) for times in seconds.values())
-    return {
-        "rows": rows,
-        "bare_per_second": round(rows / bare_seconds, 1),
-        "pipeline_per_second": round(rows / pipeline_seconds, 1),
-        "ratio": round(bare_seconds / pipeline_seconds, 3),
+            outcome = embeddings.build(ctx, spec, space, world.COHORT)[spec.spaces[space].version]
+            seconds.setdefault("pipeline", []).append(time.perf_counter() - start)
+            assert (outcome.computed, outcome.quarantined) == (rows, 0)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    rates = {f"{name}_per_second": round(rows / median, 1) for name, median in medians.items()}
+    ratios = {
+        name.replace("bare", "ratio"): round(median / medians["pipeline"], 3)
+        for name, median in medians.items()
+        if name != "pipeline"
     }
+    return {"space": space, "rows": rows, **rates, **ratios}
 
 
 def memory(rows: int) -> dict[str, Any]:
-    """Peak resident memory of this process after one partition of `rows` records, against that after loading the model."""
+    """Peak resident memory of the stage at `rows` records, in a process that did nothing else, and with the model alone."""
     with world.home(rows, distinct=False) as (settings, spec):
-        ctx = world.context(settings)
-        manifest.refresh(ctx, spec)
-        records.build(ctx, spec, world.COHORT)
-        encoders.load(spec.spaces["text"].encoder, settings).encode(["warm"] * 4096)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        outcome = embeddings.build(ctx, spec, "text", world.COHORT)[spec.spaces["text"].version]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"rows": rows, "computed": outcome.computed, "before_mb": round(before), "peak_mb": round(peak)}
+        _alone(_build_records, settings, spec)
+        return {"rows": rows, **_alone(_stage_memory, settings, spec)}
+
+
+def _alone(task: Callable[..., Any], *args: Any) -> Any:
+    """In a new process: what this one has allocated does not count."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(task, *args).result()
+
+
+def _build_records(settings: Settings, spec: DatasetSpec) -> None:
+    ctx = world.context(settings)
+    manifest.refresh(ctx, spec)
+    records.build(ctx, spec, world.COHORT)
+
+
+def _stage_memory(settings: Settings, spec: DatasetSpec) -> dict[str, Any]:
+    space = spec.spaces["text"]
+    encoders.load(space.encoder, settings).encode(["warm"] * 64)
+    model = _status_mb("VmRSS")
+    outcome = embeddings.build(world.context(settings), spec, "text", world.COHORT)[space.version]
+    # VmHWM is this process's own; getrusage's ru_maxrss is inherited from the process that started it.
+    return {"computed": outcome.computed, "model_mb": model, "peak_mb": _status_mb("VmHWM")}
+
+
+def _status_mb(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) // 1024
+
+
+def _timed(loop: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    loop()
+    return time.perf_counter() - start
 
 
 def _no_read(uri: str) -> bytes:
@@ -71,12 +143,18 @@ def _no_read(uri: str) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The embeddings stage against the bare model")
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, help="4000 texts or 300 images if not given")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--image", action="store_true")
     parser.add_argument("--memory", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = memory(options.memory) if options.memory else rate(options.rows, options.rounds)
+    if options.memory:
+        result = memory(options.memory)
+    elif options.image:
+        result = image_rate(options.rows or 300, options.rounds)
+    else:
+        result = text_rate(options.rows or 4000, options.rounds)
     print(json.dumps(result) if options.json else "\n".join(f"{name:22} {value}" for name, value in result.items()))
 
 

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
         default="", description="a folder (Milvus Lite, run by medvec) or http(s)://; empty: HOME/index"
     )
     index_token: SecretStr = SecretStr("")
+    index_ca: Path | None = Field(default=None, description="PEM of who signed an https:// index' certificate")
     sources: dict[str, str] = Field(
         default_factory=dict, description="dataset id -> URI read instead of its sample bundle"
     )

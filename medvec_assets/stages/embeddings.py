@@ -4,12 +4,18 @@ Belongs here: what is wanted, what is known (own partition, other partitions, st
 Does not belong here: the encoder (resources.encoders), the model input (modalities), the index (vectors).
 
 Kill it anywhere: encoded vectors are staged in the lake segment by segment, and the next run adopts them.
+
+Memory does not grow with a partition's rows, texts or vectors: they lie in files of the run's scratch folder. What is
+held is a record id and twice the fingerprint per distinct input (about 170 bytes), and while encoding the objects' ids
+and URIs (encoding.jobs).
 """
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,14 +33,13 @@ from medvec_assets.modalities import Rejected, modality
 from medvec_assets.stages import encoding, generations, quarantine
 from medvec_assets.stages import records as records_stage
 from medvec_assets.stages.context import Context, Outcome, is_ahead
-from medvec_assets.stages.staging import Origin, Staging, VectorScratch
+from medvec_assets.stages.staging import Origin, RowSpool, Staging, VectorScratch
 from resources import encoders, tables
 from resources.audit import ChainKey
 from resources.encoders import EncoderCard
 from resources.errors import CommitConflict, NotFound
 from resources.lakehouse import Snapshot
 
-COMMIT_ROWS = 8_192
 _RECORD_COLUMNS = (
     "record_id",
     "subject_key",
@@ -122,30 +127,37 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
     if head is not None and head["input_digest"] == key and not is_ahead(chain, head, base, aside):
         return records_stage.from_audit(head)
 
-    wanted = _wanted(records, aim, partition)
     stored = stored_digest(base, aim.space_version, partition)
-    digest, computed, refused, version = _digest(wanted), 0, [], base.version
-    changed = digest != stored
+    computed, refused, version = 0, [], base.version
     staging = Staging(ctx.lake.root, spec.id, aim.space, aim.space_version, partition)
-    if not changed:
-        quarantine.replace(ctx, spec, chain, [])
-    else:
-        with ctx.scratch() as folder:
-            scratch = VectorScratch(folder, aim.card.dim)
-            segments = _adopt(scratch, staging, set(wanted["fingerprint"]))
-            _reuse(scratch, base, aim, partition, set(wanted["fingerprint"]))
-            failures = _encode_missing(ctx, aim, partition, records, wanted, scratch, staging, segments)
-            computed = wanted["fingerprint"].n_unique() - failures.known
-            refused = _refused(wanted, failures.rejected)
+    with ctx.scratch() as folder:
+        wanted = RowSpool(folder, (*_ROW_COLUMNS, "content_digest"), _wanted(records, aim, partition))
+        rows, digest = wanted.rows, _digest(wanted)
+        changed = digest != stored
+        if not changed:
+            quarantine.replace(ctx, spec, chain, [])
+        else:
+            _give_back_memory()
+            first = _distinct(wanted)
+            scratch = VectorScratch(folder, aim.card.dim, first["fingerprint"])
+            segments = _adopt(scratch, staging)
+            _reuse(scratch, base, aim, partition)
+            missing = first.filter(scratch.lacks(first["fingerprint"]))
+            rejected = _encode(ctx, aim, partition, records, missing, scratch, staging, segments)
+            computed = missing.height - len(rejected)
+            refused = _refused(wanted, missing, rejected)
             quarantine.replace(ctx, spec, chain, refused)
-            wanted = wanted.filter(pl.col("fingerprint").is_in(scratch.known()))
-            digest = _digest(wanted)
-            changed = digest != stored
+            if refused:
+                rows, digest = rows - len(refused), _digest(_kept(wanted, scratch))
+                changed = digest != stored
             if changed:
+                _give_back_memory()
                 facts = _facts(ctx, aim, partition, digest)
                 where = {"space_version": aim.space_version, "partition": partition}
-                rows, following = _rows(aim, partition, wanted, scratch), ctx.transaction(spec, chain)
-                version = ctx.lake.replace(base, where, rows, facts, following).version
+                kept = _kept(wanted, scratch) if refused else wanted
+                batches = (_batch(aim, partition, frame, scratch) for frame in kept if frame.height)
+                following = ctx.transaction(spec, chain)
+                version = ctx.lake.replace(base, where, batches, facts, following).version
             scratch.close()
     staging.clear()
     outcome = Outcome(
@@ -153,9 +165,9 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
         table_version=version,
         changed=changed,
         rows_in=int(upstream["rows_out"]),
-        rows_out=wanted.height,
+        rows_out=rows,
         computed=computed,
-        skipped=wanted.height - computed,
+        skipped=rows - computed,
         quarantined=len(refused),
         input_digest=key,
         output_digest=digest,
@@ -205,135 +217,157 @@ def _upstream(ctx: Context, spec: DatasetSpec, partition: str) -> tuple[dict[str
 def stored_digest(snapshot: Snapshot, space_version: str, partition: str) -> str:
     """Digest of the partition's embedding rows as they stand in the table."""
     where = (pc.field("space_version") == space_version) & (pc.field("partition") == partition)
-    return _digest(snapshot.read(_ROW_COLUMNS, where))
+    return _digest(_frames(snapshot, _ROW_COLUMNS, where))
 
 
-def _wanted(records: Snapshot, aim: Target, partition: str) -> pl.DataFrame:
-    """The rows that should be: _ROW_COLUMNS and content_digest, one per record that has an input for the space."""
-    frame = records.read(_RECORD_COLUMNS, pc.field("partition") == partition)
-    digests = frame["content_digests"].str.json_path_match(f"$.{aim.space}")
-    frame = frame.with_columns(digests.alias("content_digest")).filter(pl.col("content_digest").is_not_null())
-    known = {digest: aim.fingerprint(digest) for digest in frame["content_digest"].unique()}
-    ids = [fingerprints.vector_id(aim.spec.id, aim.space, record_id) for record_id in frame["record_id"]]
-    return frame.drop("content_digests").with_columns(
-        pl.col("content_digest").replace_strict(known, return_dtype=pl.String).alias("fingerprint"),
-        pl.Series("vector_id", ids, pl.String),
-    )
+def _wanted(records: Snapshot, aim: Target, partition: str) -> Iterator[pl.DataFrame]:
+    """The rows that should be, one per record that has an input for the space: _ROW_COLUMNS and content_digest."""
+    digest = pl.col("content_digests").str.json_path_match(f"$.{aim.space}").alias("content_digest")
+    for frame in _frames(records, _RECORD_COLUMNS, pc.field("partition") == partition):
+        frame = frame.with_columns(digest).filter(pl.col("content_digest").is_not_null())
+        ids = [fingerprints.vector_id(aim.spec.id, aim.space, record_id) for record_id in frame["record_id"]]
+        found = [aim.fingerprint(content) for content in frame["content_digest"]]
+        yield frame.with_columns(pl.Series("vector_id", ids, pl.String), pl.Series("fingerprint", found, pl.String))
 
 
-def _digest(rows: pl.DataFrame) -> str:
-    return fingerprints.set_digest(rows.select(pl.concat_str(_ROW_COLUMNS, separator="\x1f"))["vector_id"])
+def _frames(snapshot: Snapshot, columns: Sequence[str], where: pc.Expression) -> Iterator[pl.DataFrame]:
+    for batch in snapshot.scan(columns, where):
+        frame = pl.from_arrow(batch)
+        assert isinstance(frame, pl.DataFrame)
+        yield frame
 
 
-def _refused(wanted: pl.DataFrame, rejected: Sequence[Rejected]) -> list[quarantine.Row]:
+def _digest(frames: Iterable[pl.DataFrame]) -> str:
+    line = pl.concat_str(_ROW_COLUMNS, separator="\x1f")
+    return fingerprints.set_digest(row for frame in frames for row in frame.select(line).to_series())
+
+
+def _distinct(wanted: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """record_id and fingerprint of the first record of each fingerprint."""
+    schema = pa.schema([("record_id", pa.string()), ("fingerprint", pa.string())])
+    pieces = [
+        frame.select(schema.names).unique("fingerprint", keep="first").to_arrow().cast(schema) for frame in wanted
+    ]
+    # The cast copies: a polars string is a view, and would keep all columns of the batch that it was read from.
+    rows = pl.from_arrow(pa.concat_tables([schema.empty_table(), *pieces]))
+    assert isinstance(rows, pl.DataFrame)
+    return rows.unique("fingerprint", keep="first", maintain_order=True)
+
+
+def _kept(wanted: RowSpool, scratch: VectorScratch) -> Iterator[pl.DataFrame]:
+    """The wanted rows that have a vector: not those whose input was rejected."""
+    for frame in wanted:
+        yield frame.filter(~scratch.lacks(frame["fingerprint"]))
+
+
+def _refused(wanted: RowSpool, tried: pl.DataFrame, rejected: Sequence[Rejected]) -> list[quarantine.Row]:
     """One quarantine row per record whose vector could not be made: one record was tried for all of equal content."""
-    tried = wanted.select(tried="record_id", fingerprint="fingerprint")
+    reasons = pl.DataFrame(
+        [(one.object_id, one.disposition, one.code, one.remedy) for one in rejected],
+        schema=dict.fromkeys(("record_id", "disposition", "code", "remedy"), pl.String()),
+        orient="row",
+    )
+    reasons = tried.join(reasons, on="record_id").drop("record_id")
     rows: list[quarantine.Row] = []
-    for one in rejected:
-        same = tried.filter(pl.col("tried") == one.object_id)["fingerprint"].implode()
-        for record_id in wanted.filter(pl.col("fingerprint").is_in(same))["record_id"]:
-            rows.append((record_id, one.disposition, one.code, one.remedy))
+    for frame in wanted if rejected else ():
+        rows += frame.join(reasons, on="fingerprint").select("record_id", "disposition", "code", "remedy").rows()
     return rows
 
 
-def _adopt(scratch: VectorScratch, staging: Staging, wanted: set[str]) -> int:
+def _adopt(scratch: VectorScratch, staging: Staging) -> int:
     """Take over what an unfinished run of this partition left; how many segments that is."""
     segments = 0
     for origin, found, vectors in staging.segments():
         segments += 1
-        keep = [i for i, fingerprint in enumerate(found) if fingerprint in wanted]
-        scratch.add([found[i] for i in keep], vectors[keep], [origin] * len(keep))
+        scratch.add(found, vectors, [origin] * len(found))
     return segments
 
 
-def _reuse(scratch: VectorScratch, base: Snapshot, aim: Target, partition: str, wanted: set[str]) -> None:
+def _reuse(scratch: VectorScratch, base: Snapshot, aim: Target, partition: str) -> None:
     """Fetch vectors whose fingerprint stands in gold already: in this partition, then in any other of the dataset.
 
     Only the fingerprint column of other partitions is read; vectors only of those that hold something wanted.
     """
     version = pc.field("space_version") == aim.space_version
-    _fetch(scratch, base, version & (pc.field("partition") == partition), wanted)
-    missing = {fingerprint for fingerprint in wanted if fingerprint not in scratch}
-    if not missing:
+    _fetch(scratch, base, version & (pc.field("partition") == partition))
+    if scratch.complete():
         return
-    holders: dict[str, set[str]] = {}
+    holders: dict[str, None] = {}
     for batch in base.scan(["partition", "fingerprint"], version & (pc.field("partition") != partition), 65_536):
-        for holder, fingerprint in zip(batch["partition"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True):
-            if fingerprint in missing:
-                holders.setdefault(holder, set()).add(fingerprint)
-    for holder, found in holders.items():
-        _fetch(scratch, base, version & (pc.field("partition") == holder), found)
+        lacking = pa.array(scratch.lacks(batch["fingerprint"].to_pylist()))
+        holders |= dict.fromkeys(batch["partition"].filter(lacking).unique().to_pylist())
+    for holder in holders:
+        _fetch(scratch, base, version & (pc.field("partition") == holder))
 
 
-def _fetch(scratch: VectorScratch, base: Snapshot, where: pc.Expression, wanted: set[str]) -> None:
+def _fetch(scratch: VectorScratch, base: Snapshot, where: pc.Expression) -> None:
     for batch in base.scan(["fingerprint", "vector", "run_id", "created_at"], where):
-        found = batch["fingerprint"].to_pylist()
-        keep = [i for i, fingerprint in enumerate(found) if fingerprint in wanted and fingerprint not in scratch]
-        if not keep:
-            continue
-        rows = batch.take(pa.array(keep))
-        vectors = rows["vector"].flatten().to_numpy().reshape(len(keep), -1)
-        origins = [
-            Origin(r, c) for r, c in zip(rows["run_id"].to_pylist(), rows["created_at"].to_pylist(), strict=True)
-        ]
-        scratch.add([found[i] for i in keep], vectors, origins)
+        rows = batch.filter(pa.array(scratch.lacks(batch["fingerprint"].to_pylist())))
+        if rows.num_rows:
+            vectors = rows["vector"].flatten().to_numpy().reshape(rows.num_rows, -1)
+            origins = map(Origin, rows["run_id"].to_pylist(), rows["created_at"].to_pylist())
+            scratch.add(rows["fingerprint"].to_pylist(), vectors, list(origins))
 
 
-def _encode_missing(
+def _encode(
     ctx: Context,
     aim: Target,
     partition: str,
     records: Snapshot,
-    wanted: pl.DataFrame,
+    missing: pl.DataFrame,
     scratch: VectorScratch,
     staging: Staging,
     segments: int,
-) -> encoding.Encoded:
-    """Encode one record per missing fingerprint and stage each window; what is known already is counted, not done.
+) -> list[Rejected]:
+    """Encode what is missing, one record per fingerprint, and stage each window; the records that gave no vector.
 
     `segments` are staged already, perhaps by an attempt under this very run id: theirs must not be overwritten.
     """
-    first = wanted.unique("fingerprint", keep="first", maintain_order=True)
-    missing = first.filter(~pl.col("fingerprint").is_in(scratch.known()))
-    result = encoding.Encoded(known=first.height - missing.height)
+    refused: list[Rejected] = []
     if missing.is_empty():
-        return result
+        return refused
     read = records_stage.reader(ctx, aim.spec, partition)
     jobs = encoding.jobs(ctx, aim.spec, partition, records, missing)
     number = segments
     for names, vectors, rejected in encoding.encode(ctx, aim, partition, jobs, read, missing.height):
-        result.rejected.extend(rejected)
+        refused.extend(rejected)
         if names:
             staging.put(ctx.run_id, number, names, vectors)
             scratch.add(names, vectors, [Origin(ctx.run_id, datetime.now(UTC))] * len(names))
             number += 1
-    result.known += len(result.rejected)
-    return result
+    return refused
 
 
-def _rows(aim: Target, partition: str, wanted: pl.DataFrame, scratch: VectorScratch) -> Iterator[pa.RecordBatch]:
-    for piece in wanted.iter_slices(COMMIT_ROWS):
-        names: Sequence[str] = piece["fingerprint"].to_list()
-        origins = [scratch.origin(name) for name in names]
-        count = piece.height
-        constant = {
-            "space_version": aim.space_version,
-            "partition": partition,
-            "part_kind": "whole",
-            "part_index": 0,
-            "part_locator": "",
-            "encoder": aim.card.ref,
-            "weights_digest": aim.card.weights_digest,
-            "dim": aim.card.dim,
-        }
-        columns = {
-            name: pa.array([value] * count, tables.EMBEDDINGS.field(name).type) for name, value in constant.items()
-        }
-        columns |= {name: piece[name].to_arrow().cast(pa.string()) for name in (*_ROW_COLUMNS, "content_digest")}
-        columns["vector"] = _list_column(scratch.vectors(names))
-        columns["run_id"] = pa.array([origin.run_id for origin in origins])
-        columns["created_at"] = pa.array([origin.created_at for origin in origins], pa.timestamp("us", tz="UTC"))
-        yield pa.RecordBatch.from_arrays([columns[name] for name in tables.EMBEDDINGS.names], schema=tables.EMBEDDINGS)
+def _batch(aim: Target, partition: str, rows: pl.DataFrame, scratch: VectorScratch) -> pa.RecordBatch:
+    vectors, origins = scratch.get(rows["fingerprint"].to_list())
+    constant = {
+        "space_version": aim.space_version,
+        "partition": partition,
+        "part_kind": "whole",
+        "part_index": 0,
+        "part_locator": "",
+        "encoder": aim.card.ref,
+        "weights_digest": aim.card.weights_digest,
+        "dim": aim.card.dim,
+    }
+    columns = {
+        name: pa.array([value] * rows.height, tables.EMBEDDINGS.field(name).type) for name, value in constant.items()
+    }
+    columns |= {name: rows[name].to_arrow().cast(pa.string()) for name in (*_ROW_COLUMNS, "content_digest")}
+    columns["vector"] = _list_column(vectors)
+    columns["run_id"] = pa.array([origin.run_id for origin in origins])
+    columns["created_at"] = pa.array([origin.created_at for origin in origins], pa.timestamp("us", tz="UTC"))
+    return pa.RecordBatch.from_arrays([columns[name] for name in tables.EMBEDDINGS.names], schema=tables.EMBEDDINGS)
+
+
+def _give_back_memory() -> None:
+    """What Arrow and the C library keep of freed memory goes to the kernel, before a step that allocates elsewhere.
+
+    The encoder tells glibc to keep all (resources.encoders.runtime); 100 MB at the commit, taken back in milliseconds.
+    """
+    pa.default_memory_pool().release_unused()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _list_column(vectors: NDArray[np.float32]) -> pa.ListArray:

