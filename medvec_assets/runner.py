@@ -120,7 +120,7 @@ def run(
 
     `on_partition(dataset, done, total)` is called as partitions finish. One dataset's failure leaves the others to run.
     """
-    # Dagster writes a step's events in one transaction instead of one each (ADR 0004).
+    # Dagster writes a step's events with few commits (ADR 0004).
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
     started = time.monotonic()
     report = Report()

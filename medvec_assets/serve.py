@@ -32,7 +32,7 @@ def serve(settings: Settings) -> int:
     _require_free(DAGSTER_HOST, settings.dagster_port, "MEDVEC_DAGSTER_PORT")
     _require_free(settings.api_host, settings.api_port, "MEDVEC_API_PORT")
     environment = os.environ | {"DAGSTER_HOME": str(dagster_home(settings)), "MEDVEC_HOME": str(settings.home)}
-    environment.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")  # a step's events in one transaction (dagster_storage)
+    environment.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")  # fewer commits (ADR 0004)
     commands = {
         "Dagster UI": [
             *(sys.executable, "-m", "dagster", "dev", "-m", "medvec_assets.definitions"),
