@@ -5,7 +5,8 @@ python -m bench.pipeline --image [--rows N] [--rounds N]       # images: real DI
 python -m bench.pipeline --memory ROWS                         # peak resident memory of the stage at ROWS records
 
 Images have two bare sides: the model on inputs that are in memory, and a plain loop that also reads and decodes the
-same files, one thread, before the model. The stage does what the second does, and is meant to hide it behind the model.
+same files, one thread, before the model. On a CPU decoding takes cores from the model: `ratio_ceiling` is the ratio of a
+stage that spreads decoding over all of the model's threads and costs nothing else. On a GPU there is no such ceiling.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def image_rate(rows: int, rounds: int) -> dict[str, Any]:
             "bare_decode": lambda: bare([image_input(file.read_bytes()) for file in files]),
         }
 
-    return _rates(rows, rounds, "image", world.dicom_home, sides)
+    found = _rates(rows, rounds, "image", world.dicom_home, sides)
+    model, model_and_decode = 1 / found["bare_per_second"], 1 / found["bare_decode_per_second"]
+    ceiling = model / (model + (model_and_decode - model) / Settings().torch_threads)
+    return found | {"ratio_ceiling": round(ceiling, 3)}
 
 
 def _rates(
