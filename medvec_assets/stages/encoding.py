@@ -5,6 +5,9 @@ Belongs here: windowing, prefetch, isolating one bad input. Does not belong here
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,7 +71,7 @@ def encode(
     encoder = encoders.load(aim.card.ref, ctx.settings)
     workers = ctx.settings.decode_workers
     done = 0
-    with ThreadPoolExecutor(workers, "decode") as pool:
+    with ThreadPoolExecutor(workers, "decode", _yield_to_the_model) as pool:
         for window, inputs in _prefetched(
             pool, frames, aim, workers, lambda rows: form.model_inputs(rows, aim.space, read)
         ):
@@ -80,6 +83,13 @@ def encode(
             yield [names[usable[i]] for i in good], vectors, rejected + failed
             done += window.height
             ctx.progress(f"{aim.spec.id} {partition} {aim.space} embeddings", done, total)
+
+
+def _yield_to_the_model() -> None:
+    """Decode with what the model leaves of the CPU. As equals they take cores from the threads of one layer, and the
+    others wait for those at its end: an image then takes 8 % longer on 2 cores."""
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _prefetched(

@@ -46,6 +46,36 @@ def test_windowed_on_hand_made_numbers() -> None:
     assert pixels.windowed(values, 0.0, 100.0).tolist() == [0, 0, 128, 255, 255]
 
 
+@pytest.mark.parametrize("low", [-32_768, -300, 0, 32_000])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 100, "WindowWidth": 300}, {"RescaleSlope": -0.37}])
+def test_looking_levels_up_is_working_each_pixel_out(
+    low: int, window: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(low + 40_000).integers(low, low + 767, (90, 70)).astype(np.int16)
+    dataset = read_dataset(made(image, **window))
+    assert pixels._levels(image) is not image
+    looked_up = pixels._grey(dataset, image, 0)
+    monkeypatch.setattr(pixels, "_levels", lambda stored: stored)
+    assert np.array_equal(looked_up, pixels._grey(dataset, image, 0))
+
+
+@pytest.mark.parametrize("extremes", [(-32_768, 32_767), (0, 65_535)])
+def test_levels_reach_from_one_end_of_a_type_to_the_other(extremes: tuple[int, int]) -> None:
+    kind = np.int16 if extremes[0] else np.uint16
+    image = np.linspace(*extremes, 400 * 400).astype(kind).reshape(400, 400)
+    levels = pixels._levels(image)
+    assert (levels.size, levels.dtype) == (65_536, kind)
+    shown = (levels.astype(int) - extremes[0]) // 257
+    assert np.array_equal(
+        pixels._looked_up(image, levels, shown.astype(np.uint8)), (image.astype(int) - extremes[0]) // 257
+    )
+
+
+def test_few_pixels_and_floats_are_worked_out_one_by_one() -> None:
+    for image in (np.array([[0, 30_000]], np.int16), np.array([[0.5, 2.0] * 9], np.float32)):
+        assert pixels._levels(image) is image
+
+
 def test_percentiles_where_there_is_no_usable_window() -> None:
     ramp = np.tile(np.arange(200, dtype=np.int16), (200, 1))
     ramp[0, 0] = 30_000  # one hot pixel must not darken the rest

@@ -16,6 +16,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from medvec_assets.modalities.imaging.dicom_file import (
@@ -93,29 +94,68 @@ def _colour(dataset: Dataset, rgb: Array, size: ImageSize) -> Array:
 
 
 def _grey(dataset: Dataset, stored: Array, frame: int) -> Array:
-    """Stored grey values to uint8 [rows, columns] as a viewer shows them: modality LUT, VOI, MONOCHROME1."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+    """Stored grey values to uint8 [rows, columns] as a viewer shows them: modality LUT, VOI, MONOCHROME1.
 
-    if dataset.get("ModalityLUTSequence"):
-        values = apply_modality_lut(stored, dataset).astype(np.float32)
-    else:
-        slope, intercept = (header_value(dataset, name, frame) for name in ("RescaleSlope", "RescaleIntercept"))
-        values = rescaled(stored, 1.0 if slope is None else float(slope), float(intercept or 0.0))
+    Each distinct value goes this way once and the pixels are looked up: a tenth of the time on a large radiograph.
+    """
+    levels = _levels(stored)
+    values = _modality_values(dataset, levels, frame)
     if not np.isfinite(values).all():
         raise rejected("pixel_values_invalid", "has pixel values that are no finite numbers", "mend the export")
-    window = _window(dataset, frame)
-    if window is None and dataset.get("VOILUTSequence"):
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown = windowed(apply_voi(values.astype(np.int32), dataset).astype(np.float32), 0.0, 2.0**bits - 1)
-    else:
-        shown = windowed(values, *(window or _span(values)))
-        if window and shown.min() == shown.max():  # a window that shows nothing of this image
-            shown = windowed(values, *_span(values))
+    shown = _looked_up(stored, levels, _shown(dataset, stored, values, frame))
     return np.invert(shown) if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else shown
 
 
+def _levels(stored: Array) -> Array:
+    """Every integer between the extremes of an image; the pixels themselves where that would be more."""
+    low, high = int(stored.min()), int(stored.max())
+    if stored.dtype.kind not in "iu" or high - low >= stored.size:
+        return stored
+    return np.arange(low, high + 1).astype(stored.dtype)
+
+
+def _looked_up(stored: Array, levels: Array, shown: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels of `stored` as `shown` says of `levels`."""
+    if levels is stored:
+        return shown
+    # Unsigned arithmetic wraps around, so that the difference is right for signed values too. Arrow takes small
+    # indices as they are; numpy would make 8 bytes of each.
+    unsigned = stored.dtype.str.replace("i", "u")
+    places = np.subtract(stored.view(unsigned), levels.view(unsigned)[0])
+    found: NDArray[np.uint8] = pa.array(shown).take(pa.array(places.ravel())).to_numpy().reshape(stored.shape)
+    return found
+
+
+def _modality_values(dataset: Dataset, stored: Array, frame: int) -> NDArray[np.float32]:
+    """Modality values (Hounsfield units of a CT) of stored values."""
+    from pydicom.pixels.processing import apply_modality_lut
+
+    if dataset.get("ModalityLUTSequence"):
+        return apply_modality_lut(stored, dataset).astype(np.float32)
+    slope, intercept = (header_value(dataset, name, frame) for name in ("RescaleSlope", "RescaleIntercept"))
+    return rescaled(stored, 1.0 if slope is None else float(slope), float(intercept or 0.0))
+
+
+def _shown(dataset: Dataset, stored: Array, values: NDArray[np.float32], frame: int) -> NDArray[np.uint8]:
+    """Modality `values` as grey. The window is the header's, or else taken from the pixels of `stored`."""
+    from pydicom.pixels.processing import apply_voi
+
+    window = _window(dataset, frame)
+    if window is None and dataset.get("VOILUTSequence"):
+        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return windowed(apply_voi(values.astype(np.int32), dataset).astype(np.float32), 0.0, 2.0**bits - 1)
+    if window is not None:
+        shown = windowed(values, *window)
+        if shown.min() < shown.max():
+            return shown
+    # No window, or one that shows nothing of this image.
+    flat = stored.ravel()
+    sample = flat[:: max(1, flat.size // PERCENTILE_SAMPLE)]
+    return windowed(values, *(_span(_modality_values(dataset, sample, frame)) or (values.min(), values.max())))
+
+
 def rescaled(stored: Array, slope: float, intercept: float) -> NDArray[np.float32]:
-    """Modality values (Hounsfield units of a CT) of the whole frame."""
+    """Modality values by a linear rescale, in single precision on every machine."""
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
@@ -133,11 +173,10 @@ def _window(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     return (center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2) if width > 1 else None
 
 
-def _span(values: Array) -> tuple[float, float]:
-    """(black, white) from the image itself: percentiles, or the extremes where almost all pixels are equal."""
-    flat = values.ravel()
-    low, high = np.percentile(flat[:: max(1, flat.size // PERCENTILE_SAMPLE)], PERCENTILES)
-    return (float(low), float(high)) if low < high else (float(values.min()), float(values.max()))
+def _span(sample: Array) -> tuple[float, float] | None:
+    """(black, white) by percentiles; None where almost all values are equal."""
+    low, high = np.percentile(sample, PERCENTILES)
+    return (float(low), float(high)) if low < high else None
 
 
 def windowed(values: NDArray[np.float32], black: float, white: float) -> NDArray[np.uint8]:
