@@ -12,8 +12,6 @@ and URIs (encoding.jobs).
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -361,13 +359,11 @@ def _batch(aim: Target, partition: str, rows: pl.DataFrame, scratch: VectorScrat
 
 
 def _give_back_memory() -> None:
-    """What Arrow and the C library keep of freed memory goes to the kernel, before a step that allocates elsewhere.
+    """What the C library keeps of freed memory goes to the kernel, before a step that allocates elsewhere.
 
     The encoder tells glibc to keep all (resources.encoders.runtime); 100 MB at the commit, taken back in milliseconds.
     """
-    pa.default_memory_pool().release_unused()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    pa.system_memory_pool().release_unused()
 
 
 def _list_column(vectors: NDArray[np.float32]) -> pa.ListArray:
