@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,50 +127,19 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
     if head is not None and head["input_digest"] == key and not is_ahead(chain, head, base, aside):
         return records_stage.from_audit(head)
 
-    stored = stored_digest(base, aim.space_version, partition)
-    computed, refused, version = 0, [], base.version
-    staging = Staging(ctx.lake.root, spec.id, aim.space, aim.space_version, partition)
     with ctx.scratch() as folder:
-        wanted = RowSpool(folder, (*_ROW_COLUMNS, "content_digest"), _wanted(records, aim, partition))
-        rows, digest = wanted.rows, _digest(wanted)
-        changed = digest != stored
-        if not changed:
-            quarantine.replace(ctx, spec, chain, [])
-        else:
-            _give_back_memory()
-            first = _distinct(wanted)
-            scratch = VectorScratch(folder, aim.card.dim, first["fingerprint"])
-            segments = _adopt(scratch, staging)
-            _reuse(scratch, base, aim, partition)
-            missing = first.filter(scratch.lacks(first["fingerprint"]))
-            rejected = _encode(ctx, aim, partition, records, missing, scratch, staging, segments)
-            computed = missing.height - len(rejected)
-            refused = _refused(wanted, missing, rejected)
-            quarantine.replace(ctx, spec, chain, refused)
-            if refused:
-                rows, digest = rows - len(refused), _digest(_kept(wanted, scratch))
-                changed = digest != stored
-            if changed:
-                _give_back_memory()
-                facts = _facts(ctx, aim, partition, digest)
-                where = {"space_version": aim.space_version, "partition": partition}
-                kept = _kept(wanted, scratch) if refused else wanted
-                batches = (_batch(aim, partition, frame, scratch) for frame in kept if frame.height)
-                following = ctx.transaction(spec, chain)
-                version = ctx.lake.replace(base, where, batches, facts, following).version
-            scratch.close()
-    staging.clear()
+        done = _commit(ctx, aim, partition, records, base, folder)
     outcome = Outcome(
         table_path=table.path,
-        table_version=version,
-        changed=changed,
+        table_version=done.table_version,
+        changed=done.changed,
         rows_in=int(upstream["rows_out"]),
-        rows_out=rows,
-        computed=computed,
-        skipped=rows - computed,
-        quarantined=len(refused),
+        rows_out=done.rows,
+        computed=done.computed,
+        skipped=done.rows - done.computed,
+        quarantined=done.quarantined,
         input_digest=key,
-        output_digest=digest,
+        output_digest=done.digest,
         seconds=time.monotonic() - started,
     )
     ctx.record(
@@ -177,20 +148,65 @@ def _build_version(ctx: Context, aim: Target, partition: str) -> Outcome:
         partition=partition,
         space_version=aim.space_version,
         table_path=outcome.table_path,
-        table_version=version,
+        table_version=outcome.table_version,
         upstream_version=upstream["upstream_version"],
         encoder=aim.card.ref,
         weights_digest=aim.card.weights_digest,
         deid_profile=upstream["deid_profile"],
         rows_in=outcome.rows_in,
         rows_out=outcome.rows_out,
-        rows_computed=computed,
+        rows_computed=outcome.computed,
         rows_skipped=outcome.skipped,
-        rows_quarantined=len(refused),
+        rows_quarantined=outcome.quarantined,
         input_digest=key,
-        output_digest=digest,
+        output_digest=outcome.output_digest,
     )
     return outcome
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """What one partition's gold became: `digest` of its `rows`, at `table_version`."""
+
+    table_version: int
+    changed: bool
+    rows: int
+    computed: int
+    quarantined: int
+    digest: str
+
+
+def _commit(ctx: Context, aim: Target, partition: str, records: Snapshot, base: Snapshot, folder: Path) -> _Committed:
+    """Bring the partition's rows in gold to what its records say, in one commit; none if they are that already."""
+    stored, chain = stored_digest(base, aim.space_version, partition), chain_of(aim.space, aim.space_version, partition)
+    staging = Staging(ctx.lake.root, aim.spec.id, aim.space, aim.space_version, partition)
+    wanted = RowSpool(folder, (*_ROW_COLUMNS, "content_digest"), _wanted(records, aim, partition))
+    digest = _digest(wanted)
+    if digest == stored:
+        quarantine.replace(ctx, aim.spec, chain, [])
+        staging.clear()
+        return _Committed(base.version, False, wanted.rows, 0, 0, digest)
+    _give_back_memory()
+    first = _distinct(wanted)
+    with closing(VectorScratch(folder, aim.card.dim, first["fingerprint"])) as scratch:
+        segments = _adopt(scratch, staging)
+        _reuse(scratch, base, aim, partition)
+        missing = first.filter(scratch.lacks(first["fingerprint"]))
+        rejected = _encode(ctx, aim, partition, records, missing, scratch, staging, segments)
+        refused = _refused(wanted, missing, rejected)
+        quarantine.replace(ctx, aim.spec, chain, refused)
+        if refused:
+            digest = _digest(_kept(wanted, scratch))
+        version = base.version
+        if digest != stored:
+            _give_back_memory()
+            where = {"space_version": aim.space_version, "partition": partition}
+            batches = (_batch(aim, partition, frame, scratch) for frame in _kept(wanted, scratch) if frame.height)
+            facts, following = _facts(ctx, aim, partition, digest), ctx.transaction(aim.spec, chain)
+            version = ctx.lake.replace(base, where, batches, facts, following).version
+    staging.clear()
+    computed, rows = missing.height - len(rejected), wanted.rows - len(refused)
+    return _Committed(version, digest != stored, rows, computed, len(refused), digest)
 
 
 def _upstream(ctx: Context, spec: DatasetSpec, partition: str) -> tuple[dict[str, Any], Snapshot]:
