@@ -76,7 +76,8 @@ class Audit:
             self._heads.clear()
             self._version = snapshot.version
         if dataset not in self._heads:
-            rows = snapshot.read(where=pc.field("dataset") == dataset).sort("sequence", "finished_at")
+            # Of two forked rows written in the same microsecond the same one stays the head when files are merged.
+            rows = snapshot.read(where=pc.field("dataset") == dataset).sort("sequence", "finished_at", "row_hash")
             self._heads[dataset] = {_chain(row): row for row in rows.iter_rows(named=True)}
         return self._heads[dataset]
 
@@ -95,9 +96,9 @@ class Audit:
             self._heads[done.dataset][done.chain] = row
             self._version = commit.version
 
-    def broken_chains(self, dataset: str) -> list[str]:
-        """Every changed, missing or forked row, in words. Empty means the record stands."""
-        snapshot = self._lake.snapshot(tables.materializations())
+    def broken_chains(self, dataset: str, version: int | None = None) -> list[str]:
+        """Every changed, missing or forked row, in words. Empty means the record stands (at `version`, or now)."""
+        snapshot = self._lake.snapshot(tables.materializations(), version)
         if snapshot is None:
             return []
         rows = snapshot.read(where=pc.field("dataset") == dataset)

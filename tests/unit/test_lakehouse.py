@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from resources import lakehouse, tables
+from resources import tables
 from resources.errors import CommitConflict, MedvecError, ObjectRejected, StorageError
-from resources.lakehouse import Lakehouse
+from resources.lakehouse import Commit, Lakehouse
+from resources.lakehouse import lake as lakehouse
 from resources.settings import Settings
 from resources.tables import TableSpec
 
@@ -39,7 +40,7 @@ def notes(partition: str, *values: str) -> list[pa.RecordBatch]:
     return pa.Table.from_pylist(rows, schema=NOTES.schema).to_batches()
 
 
-def replace(lake: Lakehouse, partition: str, *values: str, table: TableSpec = NOTES) -> lakehouse.Commit:
+def replace(lake: Lakehouse, partition: str, *values: str, table: TableSpec = NOTES) -> Commit:
     where = {"partition": partition} if table.partition_by else {}
     return lake.replace(lake.ensure(table), where, notes(partition, *values), {"run_id": "r1"})
 

@@ -1,7 +1,6 @@
-"""Delta tables: the only importer of deltalake. Local folder or s3:// by URI alone.
+"""All tables below one root: opening, replacing, appending.
 
-Belongs here: opening, reading, replacing and appending tables, and turning storage failures into named errors.
-Does not belong here: what a table means (tables.py names the columns, stages decide the rows).
+Belongs here: `Lakehouse` and how it commits. Does not belong here: reading a version (snapshot), rewriting files (upkeep).
 
 Two ways to write, because they are the two that were measured not to lose anything:
 - `replace`: one atomic overwrite of the rows that match a partition, based on a snapshot opened when the work began.
@@ -12,24 +11,22 @@ Two ways to write, because they are the two that were measured not to lose anyth
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from resources.errors import CommitConflict, MedvecError, StorageError
+from resources.errors import CommitConflict, StorageError
+from resources.lakehouse import log
+from resources.lakehouse.failures import named_failures
+from resources.lakehouse.snapshot import Snapshot
 from resources.settings import Settings
 from resources.tables import TableSpec
 
@@ -39,11 +36,15 @@ REPLACE_RETRIES = 200
 # A replace of everything conflicts with every commit. delta-rs sees that only by the files both remove: of two that
 # began on an empty table both would land, and every row stand twice.
 WHOLE_RETRIES = 0
+# A table to which rows are appended one by one is read in 0.1 s after this many, in 4 s after 900, and runs read the audit
+# again and again. Larger files are left to maintenance: each merge writes anew what it merges.
+MERGE_EVERY = 50
+MERGE_BYTES = 1 << 20
 # 8,192 rows of 384 float32 are 12 MB: the writer's buffer stays small whatever the partition's size.
 VECTOR_ROW_GROUP = 8_192
 ROW_GROUP = 32_768
 LOG_RETENTION = "interval 90 days"
-FILE_RETENTION = "interval 30 days"
+FILE_RETENTION_DAYS = 30
 # Opening a table reads every commit since the last checkpoint: 25 ms at delta-rs' default of 100, 7 ms at 20.
 CHECKPOINT_INTERVAL = "20"
 
@@ -69,87 +70,6 @@ class Commit:
     changed: bool = True
 
 
-class Snapshot:
-    """One table at one version: reads through it never see a later commit."""
-
-    def __init__(self, spec: TableSpec, table: DeltaTable) -> None:
-        self.spec = spec
-        self._table = table  # never written through: a write moves the handle to the version it made
-        self.version: int = table.version()
-
-    @cached_property
-    def _dataset(self) -> pads.Dataset:
-        """Made once: it lists every file of the table, whatever is read of them."""
-        return self._table.to_pyarrow_dataset(schema=self.spec.schema)
-
-    def scan(
-        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None, batch_rows: int = 8_192
-    ) -> Iterator[pa.RecordBatch]:
-        """Stream matching rows, at most `batch_rows` in a batch and four batches in memory. Prunes partitions."""
-        with _named_failures(self.spec):
-            scanner = self._dataset.scanner(
-                columns=list(columns) if columns is not None else self.spec.schema.names,
-                filter=where,
-                batch_size=batch_rows,
-                batch_readahead=2,
-                fragment_readahead=1,
-            )
-            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
-
-    def read(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pl.DataFrame:
-        """All matching rows as a frame. For results that are known to be small."""
-        names = list(columns) if columns is not None else self.spec.schema.names
-        schema = pa.schema([self.spec.schema.field(name) for name in names])
-        with _named_failures(self.spec):
-            table = self._dataset.to_table(columns=names, filter=where)
-        frame = pl.from_arrow(table if table.num_rows else schema.empty_table())
-        assert isinstance(frame, pl.DataFrame)
-        return frame
-
-    def count(self, where: pc.Expression | None = None) -> int:
-        with _named_failures(self.spec):
-            return int(self._dataset.count_rows(filter=where))
-
-    def schema_drift(self) -> list[str]:
-        """How the stored schema differs from the declared one, in words; empty if it does not."""
-        stored = pa.schema(self._table.schema().to_arrow())
-        declared = {field.name: field for field in self.spec.schema}
-        found = {field.name: field for field in stored}
-        drift = [f"column {name} is missing" for name in declared if name not in found]
-        drift += [f"column {name} is not declared" for name in found if name not in declared]
-        for name in declared.keys() & found.keys():
-            if not found[name].type.equals(declared[name].type):
-                drift.append(f"column {name} is {found[name].type}, declared {declared[name].type}")
-            if found[name].nullable and not declared[name].nullable:
-                drift.append(f"column {name} allows nulls")
-        return sorted(drift)
-
-    def partition_values(self, column: str) -> set[str]:
-        """The distinct values of a physical partition column, from the log alone."""
-        with _named_failures(self.spec):
-            return {str(entry[column]) for entry in self._table.partitions()}
-
-    def transaction_version(self, application: str) -> int:
-        """The version that the newest commit of `application` carried (see `replace`); -1 if it never committed."""
-        with _named_failures(self.spec):
-            version = self._table.transaction_version(application)
-        return -1 if version is None else version
-
-    def commits(self) -> list[dict[str, Any]]:
-        """What Delta's log still tells, newest first. A convenience: the record of lineage is audit/materializations."""
-        with _named_failures(self.spec):
-            history = self._table.history()
-        return [
-            {
-                "version": entry.get("version"),
-                "timestamp": entry.get("timestamp"),
-                "operation": entry.get("operation"),
-                "medvec": json.loads(entry["medvec"]) if "medvec" in entry else None,
-            }
-            for entry in history
-        ]
-
-
 class Lakehouse:
     """All tables below one root URI."""
 
@@ -172,7 +92,7 @@ class Lakehouse:
         entry, newest = self._newest.get(spec.path, (None, None))
         if version is None and newest is not None and newest.spec == spec and self._newest_entry(newest) == entry:
             return newest
-        table = self._open(spec, version)
+        table = self.handle(spec, version)
         if table is None:
             return None
         return self._kept(spec, table) if version is None else Snapshot(spec, table)
@@ -208,7 +128,7 @@ class Lakehouse:
         if found is not None:
             return found
         stats = {"delta.dataSkippingStatsColumns": ",".join(spec.stats_columns)}
-        with _named_failures(spec):
+        with named_failures(spec):
             try:
                 DeltaTable.create(
                     self.uri(spec),
@@ -217,14 +137,14 @@ class Lakehouse:
                     partition_by=list(spec.partition_by),
                     configuration={
                         "delta.logRetentionDuration": LOG_RETENTION,
-                        "delta.deletedFileRetentionDuration": FILE_RETENTION,
+                        "delta.deletedFileRetentionDuration": f"interval {FILE_RETENTION_DAYS} days",
                         "delta.checkpointInterval": CHECKPOINT_INTERVAL,
                         **(stats if spec.stats_columns else {"delta.dataSkippingNumIndexedCols": "0"}),
                     },
                     storage_options=self._options,
                 )
             except DeltaError:
-                if self._open(spec) is None:  # not because another run created it first
+                if self.handle(spec) is None:  # not because another run created it first
                     raise
         created = self.snapshot(spec)
         assert created is not None
@@ -240,48 +160,109 @@ class Lakehouse:
     ) -> Commit:
         """Atomically replace the rows equal to `where` (everything, if empty) by `batches`, streamed.
 
-        `base` is the snapshot opened when the run began: CommitConflict if anything matching changed since.
+        `base` is the snapshot opened when the run began: CommitConflict if anything matching changed since, but not if
+        maintenance merged its files meanwhile. (If that happens while the rows are streamed, it is a conflict too.)
         `transaction` is an (application, version) that becomes readable with the commit or not at all.
         """
         spec = base.spec
         stream = _Counted(batches)
         reader = pa.RecordBatchReader.from_batches(spec.schema, stream.guarded())
-        handle = self._open(spec, base.version)
+        handle = self.handle(spec)
+        if handle is not None:
+            unchanged = self._past_maintenance(base, Snapshot(spec, handle), where, transaction)
+            handle = handle if handle.version() == unchanged else self.handle(spec, unchanged)
         if handle is None:
             raise StorageError(f"table {spec.path} vanished during the run", remedy="run again", retryable=True)
-        with _named_failures(spec, stream.failure):
+        with named_failures(spec, stream.failure):
             write_deltalake(
                 handle,
                 reader,
                 mode="overwrite",
                 predicate=" AND ".join(f"{name} = '{_quoted(value)}'" for name, value in where.items()) or None,
-                writer_properties=_writer(spec),
-                commit_properties=_commit(metadata, REPLACE_RETRIES if where else WHOLE_RETRIES, transaction),
+                writer_properties=writer(spec),
+                commit_properties=commit_properties(metadata, REPLACE_RETRIES if where else WHOLE_RETRIES, transaction),
             )
         return Commit(spec.path, self.uri(spec), self._kept(spec, handle).version, stream.rows)
 
+    def _past_maintenance(
+        self, base: Snapshot, newest: Snapshot, where: Mapping[str, str], transaction: tuple[str, int] | None
+    ) -> int:
+        """The newest version that holds the rows of `base`, as far as `where` goes: merged into other files perhaps.
+
+        A run of an hour is not to be lost because its partition's files were merged or old ones deleted: that changes no
+        row. Nor is a change to be hidden by it: the log is read only where files differ, and believed only where between
+        two merges there is the same set of files and no other commit of `transaction`'s application.
+        """
+        if newest.version <= base.version:
+            return base.version
+
+        def untouched(known: Snapshot, later: Snapshot | None) -> bool:
+            return (
+                later is not None
+                and later.file_paths(where) == known.file_paths(where)
+                and (
+                    not transaction
+                    or later.transaction_version(transaction[0]) == known.transaction_version(transaction[0])
+                )
+            )
+
+        known = base
+        if not untouched(known, newest):
+            for version in range(base.version + 1, newest.version + 1):
+                told = log.commit_info(self.uri(base.spec), version) or {}
+                if told.get("operation") != "OPTIMIZE":
+                    continue
+                if not untouched(known, self.snapshot(base.spec, version - 1)):
+                    break
+                merged = self.snapshot(base.spec, version)
+                assert merged is not None
+                known = merged
+        return newest.version if untouched(known, newest) else known.version
+
     def append(self, spec: TableSpec, rows: pa.Table, metadata: Mapping[str, Any]) -> Commit:
-        """Append rows to an append-only table."""
+        """Append rows to an append-only table. Every MERGE_EVERY commits its smallest files are merged."""
         self.ensure(spec)
-        handle = self._open(spec)
+        handle = self.handle(spec)
         assert handle is not None
-        with _named_failures(spec):
+        with named_failures(spec):
             write_deltalake(
                 handle,
                 rows.cast(spec.schema),
                 mode="append",
                 schema_mode="merge",  # a column that the spec has and the table has not yet
-                writer_properties=_writer(spec),
-                commit_properties=_commit(metadata, APPEND_RETRIES),
+                writer_properties=writer(spec),
+                commit_properties=commit_properties(metadata, APPEND_RETRIES),
             )
-        return Commit(spec.path, self.uri(spec), self._kept(spec, handle).version, rows.num_rows)
+        commit = Commit(spec.path, self.uri(spec), self._kept(spec, handle).version, rows.num_rows)
+        if commit.version % MERGE_EVERY == 0:
+            self._merge_appended(spec)
+        return commit
 
-    def _open(self, spec: TableSpec, version: int | None = None) -> DeltaTable | None:
-        with _named_failures(spec):
+    def _merge_appended(self, spec: TableSpec) -> None:
+        from resources.lakehouse import upkeep  # it is built on this module
+
+        with suppress(
+            CommitConflict, StorageError
+        ):  # the rows are in: the next merge or `medvec maintain` makes up for it
+            for where in upkeep.small_files(self.ensure(spec), MERGE_BYTES):
+                upkeep.compact(self, spec, where, {"asset": "append"}, MERGE_BYTES)
+
+    def handle(self, spec: TableSpec, version: int | None = None) -> DeltaTable | None:
+        """deltalake's own table, for this package only; None if the table does not exist.
+
+        StorageError `version_gone` if it does, and the log does not tell of `version` any more.
+        """
+        with named_failures(spec):
             try:
                 return DeltaTable(self.uri(spec), version=version, storage_options=self._options)
             except TableNotFoundError:
-                return None
+                if version is None or self.handle(spec) is None:
+                    return None
+        raise StorageError(
+            f"version {version} of table {spec.path} is not in its log any more",
+            remedy="read a newer version: the log tells of 90 days",
+            code="version_gone",
+        )
 
 
 class _Counted:
@@ -305,12 +286,14 @@ class _Counted:
         return self._failure
 
 
-def _writer(spec: TableSpec) -> WriterProperties:
+def writer(spec: TableSpec) -> WriterProperties:
     rows = VECTOR_ROW_GROUP if "vector" in spec.schema.names else ROW_GROUP
     return WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=rows)
 
 
-def _commit(metadata: Mapping[str, Any], retries: int, transaction: tuple[str, int] | None = None) -> CommitProperties:
+def commit_properties(
+    metadata: Mapping[str, Any], retries: int, transaction: tuple[str, int] | None = None
+) -> CommitProperties:
     return CommitProperties(
         custom_metadata={"medvec": json.dumps(dict(metadata), sort_keys=True)},
         max_commit_retries=retries,
@@ -320,44 +303,3 @@ def _commit(metadata: Mapping[str, Any], retries: int, transaction: tuple[str, i
 
 def _quoted(value: str) -> str:
     return value.replace("'", "''")
-
-
-@contextmanager
-def _named_failures(spec: TableSpec, producer: Callable[[], Exception | None] = lambda: None) -> Iterator[None]:
-    """Storage failures as errors that name the table and end with the remedy."""
-    try:
-        yield
-    except MedvecError:
-        raise
-    except CommitFailedError as error:
-        raise CommitConflict(
-            f"another run committed to the same part of {spec.path} first",
-            remedy="run again: it starts from the new version",
-        ) from error
-    except (DeltaError, OSError, pa.ArrowException) as error:
-        if (own := producer()) is not None:
-            raise own from error
-        raise _storage_error(spec, error) from error
-
-
-def _storage_error(spec: TableSpec, error: Exception) -> StorageError:
-    text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "os error 28" in text:
-        return StorageError(
-            f"the disk is full: {spec.path} could not be written; nothing was committed",
-            remedy="free space on the lake's volume and run again: finished vectors are staged and adopted",
-            code="disk_full",
-        )
-    if "Permission denied" in text or "os error 13" in text or "AccessDenied" in text:
-        return StorageError(
-            f"no permission for table {spec.path}",
-            remedy="check who owns the lake's folder, or the bucket's policy and credentials",
-            code="storage_denied",
-        )
-    # The first line only: below it delta-rs previews the rows it refuses, which may be a person's.
-    summary = text.partition("\n")[0][:200]
-    return StorageError(
-        f"table {spec.path} could not be read or written ({type(error).__name__}: {summary})",
-        remedy="check that the lake's URI answers (medvec doctor), then run again",
-        retryable=True,
-    )
