@@ -28,7 +28,7 @@ def measure(settings: Settings, dataset_id: str, space: str, queries: int) -> li
         (live,) = [one for one in generations.of_space(ctx, spec, space) if one["state"] == "live"]
         gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
         assert gold is not None  # it has a live generation
-        return [asdict(one) for one in recall.measure(ctx, spec, space, live, gold, queries)]
+        return [asdict(one) for one in recall.measure(ctx, spec, live, gold, queries)]
 
 
 def main() -> None:

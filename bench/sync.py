@@ -1,8 +1,9 @@
 """The vectors stage against bare pymilvus: the same vectors, from gold or from memory, until they are indexed and loaded.
 
-    python -m bench.sync [--entities N] [--rounds N] [--json]
+    python -m bench.sync [--server lite|milvus] [--entities N] [--rounds N] [--json]
 
-Vectors are clustered around real catalogue descriptors' fingerprints, not encoded: what is measured is the sync.
+Vectors are clustered around real catalogue descriptors' fingerprints, not encoded: what is measured is the sync. On a
+Milvus server of the tests' own, a first fill by bulk import is also measured against a bare bulk import.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import argparse
 import json
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,10 @@ from bench import world
 from medvec_assets.stages import embeddings, entities, manifest, records, vectors
 from resources import encoders, tables
 from resources.encoders import EncoderCard
-from resources.vector_index import lite_server, open_index
+from resources.settings import Settings
+from resources.vector_index import Layout, lite_server, open_index
+
+COLLECTION, BARE = "tcia_catalog__text__open__g1", "bare"
 
 
 class Clustered:
@@ -40,26 +48,17 @@ class Clustered:
         return block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
-def measure(count: int, rounds: int) -> dict[str, Any]:
+def measure(count: int, rounds: int, server: str) -> dict[str, Any]:
     """Seconds of a full sync, of the bare client, of a sync without change and of one with 1 % changed."""
-    times: dict[str, list[float]] = {"bare": [], "sync": [], "no_change": [], "one_percent": []}
-    for _ in range(rounds):
-        with world.home(count, distinct=True) as (settings, spec), open_index(settings) as index:
-            ctx = world.context(settings, index)
-            card = encoders.card(spec.spaces["text"].encoder, settings)
-            encoders.load = lambda ref, settings, card=card: Clustered(card)  # type: ignore[assignment]
-            manifest.refresh(ctx, spec)
-            records.build(ctx, spec, world.COHORT)
-            embeddings.build(ctx, spec, "text", world.COHORT)
-            times["bare"].append(_bare(ctx, spec))
-            times["sync"].append(_timed(lambda ctx=ctx, spec=spec: vectors.build(ctx, spec, "text", world.COHORT)))
-            times["no_change"].append(_timed(lambda ctx=ctx, spec=spec: vectors.build(ctx, spec, "text", world.COHORT)))
-            _change_one_percent(ctx, spec)
-            times["one_percent"].append(
-                _timed(lambda ctx=ctx, spec=spec: vectors.build(ctx, spec, "text", world.COHORT))
-            )
+    times: dict[str, list[float]] = defaultdict(list)
+    with _served(server) as (given, place):
+        for _ in range(rounds):
+            with world.home(count, distinct=True) as (settings, spec):
+                settings = Settings(home=settings.home, sources=settings.sources, **given)
+                _round(settings, spec, place, times)
     median = {name: statistics.median(found) for name, found in times.items()}
-    return {
+    report = {
+        "server": server,
         "entities": count,
         "bare_per_second": round(count / median["bare"]),
         "sync_per_second": round(count / median["sync"]),
@@ -67,6 +66,55 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
         "no_change_over_full": round(median["no_change"] / median["sync"], 4),
         "one_percent_over_full": round(median["one_percent"] / median["sync"], 4),
     }
+    if place is not None:
+        report |= {
+            "bare_import_per_second": round(count / median["bare_import"]),
+            "import_per_second": round(count / median["import"]),
+            "import_over_bare": round(median["bare_import"] / median["import"], 3),
+        }
+    return report
+
+
+@contextmanager
+def _served(server: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """Settings of the index, and the folder that its server imports from."""
+    if server == "lite":
+        yield {}, None
+        return
+    from tests.services import Milvus
+
+    with Milvus() as milvus:
+        place = milvus.folder / "data" / "bulk"
+        place.mkdir()
+        yield milvus.settings, place
+
+
+def _round(settings: Settings, spec: Any, place: Path | None, times: dict[str, list[float]]) -> None:
+    with open_index(settings) as index:
+        ctx = world.context(settings, index)
+        card = encoders.card(spec.spaces["text"].encoder, settings)
+        encoders.load = lambda ref, settings: Clustered(card)
+        manifest.refresh(ctx, spec)
+        records.build(ctx, spec, world.COHORT)
+        embeddings.build(ctx, spec, "text", world.COHORT)
+        rows, layout = _rows(ctx, spec), vectors.planned_layout(ctx, spec, "text", card.dim)
+        with _bare_client(settings) as client:
+            times["bare"].append(_filled(client, layout, partial(_insert, client, rows, settings)))
+            times["sync"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+            if place is not None:
+                index.drop(COLLECTION)
+                times["bare_import"].append(_filled(client, layout, partial(_import, client, rows, place)))
+                with open_index(_importing(settings, place)) as importing:
+                    again = world.context(settings, importing)
+                    times["import"].append(_timed(partial(vectors.build, again, spec, "text", world.COHORT)))
+        times["no_change"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+        _change_one_percent(ctx, spec)
+        times["one_percent"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+        index.drop(COLLECTION)
+
+
+def _importing(settings: Settings, place: Path) -> Settings:
+    return settings.model_copy(update={"index_bulk_uri": str(place), "index_bulk_rows": 1})
 
 
 def _timed(work: Any) -> float:
@@ -75,24 +123,27 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - start
 
 
-def _bare(ctx: Any, spec: Any) -> float:
-    """The same entities from memory through pymilvus alone: upsert, flush, index, load."""
-    from pymilvus import MilvusClient
-
+def _rows(ctx: Any, spec: Any) -> pa.Table:
+    """The entities of the collection, in memory."""
     gold = ctx.lake.snapshot(tables.embeddings(spec.id, "text"))
     frame = entities.desired(spec, gold, spec.spaces["text"].version, world.COHORT)
     held = entities.Held(gold, spec.spaces["text"].version, world.COHORT, str(spec.access_tier), pl.DataFrame())
-    batches = entities.batches(held, frame)
-    rows = [
-        row | {"vector": np.asarray(row["vector"], np.float32), "attributes": json.loads(row["attributes"])}
-        for batch in batches
-        for row in batch.to_pylist()
-    ]
-    with lite_server(Path(ctx.settings.index)) as server:
-        return _fill(MilvusClient(server.uri), rows, spec.spaces["text"])
+    return pa.Table.from_batches(entities.batches(held, frame))
 
 
-def _fill(client: Any, rows: list[dict[str, Any]], space: Any) -> float:
+@contextmanager
+def _bare_client(settings: Settings) -> Iterator[Any]:
+    from pymilvus import MilvusClient
+
+    if settings.index_uri:
+        yield MilvusClient(settings.index_uri)
+        return
+    with lite_server(Path(settings.index)) as server:
+        yield MilvusClient(server.uri)
+
+
+def _filled(client: Any, layout: Layout, fill: Callable[[], None]) -> float:
+    """Seconds until a collection of pymilvus alone is made, filled, indexed and loaded."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -104,19 +155,41 @@ def _fill(client: Any, rows: list[dict[str, Any]], space: Any) -> float:
     for name in ("members", "part_index", "delta_version"):
         schema.add_field(name, DataType.INT64)
     schema.add_field("attributes", DataType.JSON)
-    start = time.perf_counter()
-    client.create_collection("bare", schema=schema)
-    for first in range(0, len(rows), 4096):
-        client.upsert("bare", rows[first : first + 4096])
-    client.flush("bare")
     params = client.prepare_index_params()
-    build = {"M": space.hnsw_m, "efConstruction": space.ef_construction}
-    params.add_index("vector", index_type="HNSW", metric_type="COSINE", params=build)
-    client.create_index("bare", params)
-    client.load_collection("bare")
+    params.add_index("vector", index_type=layout.index_type, metric_type="COSINE", params=layout.build_params)
+    start = time.perf_counter()
+    client.create_collection(BARE, schema=schema, num_shards=layout.shards)
+    fill()
+    client.create_index(BARE, params)
+    while int(client.describe_index(BARE, "vector")["pending_index_rows"]):
+        time.sleep(0.2)
+    client.load_collection(BARE)
     seconds = time.perf_counter() - start
-    client.drop_collection("bare")
+    client.drop_collection(BARE)
     return seconds
+
+
+def _insert(client: Any, table: pa.Table, settings: Settings) -> None:
+    """Upsert on Lite, which keeps no copies; insert on a server, whose upsert ignores the partition key."""
+    write = client.insert if settings.index_uri else client.upsert
+    for batch in table.to_batches(4096):
+        rows = batch.to_pylist()
+        for row in rows:
+            row |= {"vector": np.asarray(row["vector"], np.float32), "attributes": json.loads(row["attributes"])}
+        write(BARE, rows)
+    client.flush(BARE)
+
+
+def _import(client: Any, table: pa.Table, place: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = place / "bare.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    handler = client._get_connection()
+    task = handler.do_bulk_insert(BARE, "", [str(path)])
+    while (state := handler.get_bulk_insert_state(task).state_name) != "Completed":
+        assert not state.startswith("Failed")
+        time.sleep(0.2)
 
 
 def _change_one_percent(ctx: Any, spec: Any) -> None:
@@ -143,11 +216,12 @@ def _change_one_percent(ctx: Any, spec: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The vectors stage against bare pymilvus")
+    parser.add_argument("--server", choices=("lite", "milvus"), default="lite")
     parser.add_argument("--entities", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(options.entities, options.rounds)
+    result = measure(options.entities, options.rounds, options.server)
     print(json.dumps(result) if options.json else "\n".join(f"{name:24} {value}" for name, value in result.items()))
 
 

@@ -76,13 +76,10 @@ def dicom_home(series: int) -> Iterator[tuple[Settings, DatasetSpec]]:
     with _folder() as folder:
         for number in range(series):
             _write_series(number, folder / "source" / COHORT / f"{number:06d}.dcm")
+        (folder / "source" / COHORT / "LICENSE").write_text("CC BY 4.0\n")
         settings = Settings(home=folder / "home", sources={"tcia_radiology": str(folder / "source")})
-        # A plain folder tells no licence.
-        changes = {
-            "licenses": TCIA_RADIOLOGY.licenses | {"unspecified"},
-            "sharding": Sharding(max_objects=10 * series, max_bytes=None),
-        }
-        yield settings, TCIA_RADIOLOGY.model_copy(update=changes)
+        sharding = Sharding(max_objects=10 * series, max_bytes=None)
+        yield settings, TCIA_RADIOLOGY.model_copy(update={"sharding": sharding})
 
 
 def _write_series(number: int, path: Path) -> None:

@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     )
     index_token: SecretStr = SecretStr("")
     index_ca: Path | None = Field(default=None, description="PEM of who signed an https:// index' certificate")
+    index_bulk_uri: str = Field(
+        default="", description="a folder or s3:// that a Milvus server reads itself: first fills are imported from it"
+    )
+    index_bulk_rows: int = Field(default=200_000, ge=1, description="partitions of fewer entities are inserted")
     sources: dict[str, str] = Field(
         default_factory=dict, description="dataset id -> URI read instead of its sample bundle"
     )

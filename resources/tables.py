@@ -145,6 +145,21 @@ INDEX_RECEIPTS = _schema(
     ("reconciled_at", _TS),
     optional=(("definition", _STR),),  # not in receipts of before 0.2, which prove a count and a digest only
 )
+INDEX_RECALL = _schema(
+    ("dataset", _STR),
+    ("space", _STR),
+    ("collection", _STR),
+    ("collection_uuid", _STR),
+    ("delta_version", _I64),
+    ("scope", _STR),
+    ("entities", _I64),
+    ("queries", _I64),
+    ("k", _I64),
+    ("ef", _I64),
+    ("recall", pa.float64()),
+    ("run_id", _STR),
+    ("measured_at", _TS),
+)
 GENERATIONS = _schema(
     ("dataset", _STR),
     ("space", _STR),
@@ -184,6 +199,10 @@ def materializations() -> TableSpec:
 
 def index_receipts() -> TableSpec:
     return TableSpec("audit/index_receipts", INDEX_RECEIPTS, ("dataset",), ("reconciled_at",))
+
+
+def index_recall() -> TableSpec:
+    return TableSpec("audit/index_recall", INDEX_RECALL, ("dataset",), ("measured_at",))
 
 
 def generations() -> TableSpec:

@@ -37,14 +37,18 @@ class _Frozen(BaseModel):
 class Space(_Frozen):
     """What makes two vectors comparable: one encoder at one version.
 
-    `index` settings are measured, not guessed: ef is the beam at which recall@10 holds (docs/benchmarks.md).
+    How its collection is laid out is planned by its size (resources.vector_index.plan); what is given here stands.
     """
 
     encoder: str = Field(description="registry reference, name@version")
-    hnsw_m: int = Field(default=16, ge=4, le=64)
-    ef_construction: int = Field(default=200, ge=16)
-    # 128 gave .988 within one cohort of the demo's vectors, 256 gives .997.
-    ef_search: int = Field(default=256, ge=16)
+    expected_entities: int | None = Field(
+        default=None, ge=1, description="plan for so many vectors; None: one for each object of the dataset's plan"
+    )
+    index_type: Literal["FLAT", "HNSW"] | None = None
+    shards: int | None = Field(default=None, ge=1, le=16)  # 16 is what a server accepts as shipped
+    hnsw_m: int | None = Field(default=None, ge=4, le=64)
+    ef_construction: int | None = Field(default=None, ge=16)
+    ef_search: int | None = Field(default=None, ge=16)
 
     @field_validator("encoder")
     @classmethod

@@ -46,10 +46,6 @@ class LiveSpace:
         """Vectors may be compared only where this is equal."""
         return (self.space, self.space_version)
 
-    @property
-    def ef_search(self) -> int:
-        return self.spec.spaces[self.space].ef_search
-
 
 @dataclass(frozen=True)
 class PublishedSpace:

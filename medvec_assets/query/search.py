@@ -264,7 +264,7 @@ class SearchEngine:
     ) -> list[_Found]:
         wanted = limit if query.source_entity is None else limit + 1  # its own entity is dropped below
         [nearest] = self._index.search(
-            live.collection, query.vector[np.newaxis, :], wanted, ef=live.ef_search, partitions=partitions
+            live.collection, query.vector[np.newaxis, :], wanted, ef=info.ef_search, partitions=partitions
         )
         digest = info.properties["medvec.weights_digest"]
         return [

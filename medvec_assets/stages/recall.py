@@ -1,7 +1,7 @@
 """Tie-aware recall@10: how many of the exact nearest neighbours a collection's search finds.
 
-Belongs here: choosing queries, exact search over gold block by block, the comparison. Does not belong here: what recall
-suffices (promote), timing (bench).
+Belongs here: choosing queries, exact search over gold block by block, the comparison, what recall suffices, the record of
+what was measured (audit/index_recall). Does not belong here: what follows of it (promote, verify), timing (bench).
 
 A hit counts if its score is at least the k-th exact score less TIE: by id, equal scores would cost 4-6 points that no
 reader can see. Memory is a block of gold and QUERIES x K scores, whatever the collection's size.
@@ -9,10 +9,13 @@ reader can see. Memory is a block of gold and QUERIES x K scores, whatever the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -21,12 +24,15 @@ from medvec_assets.stages import entities
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.generations import Generation
 from medvec_assets.stages.manifest import current_plan
+from resources import tables
 from resources.lakehouse import Snapshot
 
 K = 10
 TIE = 1e-5
 QUERIES = 200
 NOISE = 0.01  # so that no query is its own answer
+EVERYTHING = "everything"
+MIN_RECALL, MIN_COHORT_RECALL = 0.98, 0.95
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,50 @@ class _Scope:
         self.entities += scores.shape[1]
 
 
-def measure(
-    ctx: Context, spec: DatasetSpec, space: str, generation: Generation, gold: Snapshot, queries: int = QUERIES
+def shortfalls(found: Sequence[Recall]) -> list[str]:
+    """Where recall is lower than a search should have, as sentences."""
+    floors = [MIN_RECALL if one.scope == EVERYTHING else MIN_COHORT_RECALL for one in found]
+    return [
+        f"recall@{K} of {one.scope} is {one.recall}, under {floor}"
+        for one, floor in zip(found, floors, strict=True)
+        if one.recall < floor
+    ]
+
+
+def measure_and_record(
+    ctx: Context, spec: DatasetSpec, space: str, generation: Generation, gold: Snapshot
 ) -> list[Recall]:
-    """Recall over the whole collection and within its smallest and its largest cohort, against `gold`."""
+    """What `measure` finds, also appended to audit/index_recall with the instance and the Delta version it is true of."""
+    found = measure(ctx, spec, generation, gold)
+    info = ctx.index.describe(generation["collection"]) if ctx.index else None
+    if not found or info is None:
+        return found
+    facts = {
+        "dataset": spec.id,
+        "space": space,
+        "collection": info.name,
+        "collection_uuid": info.uuid,
+        "delta_version": gold.version,
+        "k": K,
+        "run_id": ctx.run_id,
+        "measured_at": datetime.now(UTC),
+    }
+    rows = pa.Table.from_pylist([facts | asdict(one) for one in found], schema=tables.INDEX_RECALL)
+    ctx.lake.append(tables.index_recall(), rows, {"asset": "index_recall", "run_id": ctx.run_id})
+    return found
+
+
+def measure(
+    ctx: Context, spec: DatasetSpec, generation: Generation, gold: Snapshot, queries: int = QUERIES
+) -> list[Recall]:
+    """Recall over the whole collection and within its smallest and its largest cohort, against `gold`, at the
+    collection's own ef. Nothing where gold has no rows of it or the collection is missing."""
     assert ctx.index is not None, "recall needs a context with an index"
+    info = ctx.index.describe(generation["collection"])
     asked = _queries(gold, generation, queries)
-    if not len(asked):
+    if info is None or not len(asked):
         return []
-    ef = spec.spaces[space].ef_search
+    ef = info.ef_search
     scopes = _scopes(ctx, spec, gold, generation["space_version"], len(asked))
     for partition in sorted(gold.partition_values("partition")):
         for block in _blocks(spec, gold, generation, partition):
@@ -112,7 +153,7 @@ def _scopes(ctx: Context, spec: DatasetSpec, gold: Snapshot, space_version: str,
     cohorts = plan.group_by("cohort").agg(pl.col("partition").sort(), pl.col("objects").sum())
     sized = cohorts.filter(pl.col("objects") >= K).sort("objects", "cohort").select("cohort", "partition").rows()
     none = np.empty((asked, 0), np.float32)
-    scopes = [_Scope("everything", None, none)]
+    scopes = [_Scope(EVERYTHING, None, none)]
     for cohort, partitions in dict([*sized[:1], *sized[-1:]]).items():
         scopes.append(_Scope(cohort, partitions, none))
     return scopes

@@ -13,7 +13,7 @@ the very instance it was written for and still counts the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ from medvec_assets.stages.entities import Held
 from resources import encoders, tables
 from resources.errors import CommitConflict, NotFound, StorageError
 from resources.lakehouse import Snapshot
-from resources.vector_index import CollectionInfo, CollectionSpec, VectorIndex
+from resources.vector_index import CollectionInfo, CollectionSpec, Layout, VectorIndex, planned
 
 FLOAT_TOLERANCE = 1e-6
 UNFINISHED = -1  # the count of a receipt that says no more than that somebody has begun to write
@@ -144,14 +144,13 @@ def _upstream(
 def ensure_collection(ctx: Context, spec: DatasetSpec, space: str, tier: str, version: str) -> CollectionInfo:
     """The generation's collection, made if it is not there, and the alias if this generation is live."""
     generation = generations.ensure(ctx, spec, space, tier, version)
-    card, shape, index = encoders.card(version, ctx.settings), spec.spaces[space], _index(ctx)
+    card, index = encoders.card(version, ctx.settings), _index(ctx)
     info = index.ensure(
         CollectionSpec(
             name=generation["collection"],
             dim=card.dim,
             metric=card.metric,
-            hnsw_m=shape.hnsw_m,
-            ef_construction=shape.ef_construction,
+            layout=planned_layout(ctx, spec, space, card.dim),
             properties={
                 "medvec.dataset": spec.id,
                 "medvec.space": space,
@@ -159,7 +158,6 @@ def ensure_collection(ctx: Context, spec: DatasetSpec, space: str, tier: str, ve
                 "medvec.generation": str(generation["generation"]),
                 "medvec.encoder": card.ref,
                 "medvec.weights_digest": card.weights_digest,
-                "medvec.ef_search": str(shape.ef_search),
             },
         )
     )
@@ -167,6 +165,21 @@ def ensure_collection(ctx: Context, spec: DatasetSpec, space: str, tier: str, ve
     if generation["state"] == "live" and index.alias_target(alias) != info.name:
         index.set_alias(alias, info.name)
     return info
+
+
+def planned_layout(ctx: Context, spec: DatasetSpec, space: str, dim: int) -> Layout:
+    """The layout for a collection of all objects of the dataset's plan, or for what the spec says instead.
+
+    All of them, whatever part is embedded today: a collection that was laid out for its first cohort would be wrong
+    for the last one.
+    """
+    shape = spec.spaces[space]
+    entities_expected = shape.expected_entities
+    if entities_expected is None:
+        plan = ctx.lake.snapshot(tables.partitions(spec.id))
+        entities_expected = int(plan.read(["objects"])["objects"].sum()) if plan else 0
+    given = {field.name: getattr(shape, field.name) for field in fields(Layout)}
+    return planned(entities_expected, dim, **given)
 
 
 def expected_input(spec: DatasetSpec, asset: str, embedded: Mapping[str, Any], collections: str) -> str:
@@ -219,7 +232,7 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
         index.delete(info.name, partition, extra)
     if stale:
         rows = diff.desired.filter(pl.col("entity_id").is_in(list(stale)))
-        index.write(info.name, partition, entities.batches(held, rows))
+        index.write(info.name, partition, entities.batches(held, rows), expected=rows.height)
     index.settle(info.name)
     write_receipt(ctx, spec, info, partition, held.gold.version, count, digest)
     ctx.progress(f"{spec.id} {partition} index", count, count)

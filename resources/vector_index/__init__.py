@@ -8,18 +8,30 @@ Importing this package imports no pymilvus: that happens when an index is opened
 
 from resources.vector_index.lite import LiteServer, lite_server
 from resources.vector_index.milvus import VectorIndex, open_index
+from resources.vector_index.plan import Layout, differences, planned
 from resources.vector_index.rows import ENTITY_SCHEMA
-from resources.vector_index.types import ENTITY_FIELDS, SCALAR_FIELDS, CollectionInfo, CollectionSpec, IndexHit
+from resources.vector_index.types import (
+    EF_SEARCH_KEY,
+    ENTITY_FIELDS,
+    SCALAR_FIELDS,
+    CollectionInfo,
+    CollectionSpec,
+    IndexHit,
+)
 
 __all__ = [
+    "EF_SEARCH_KEY",
     "ENTITY_FIELDS",
     "ENTITY_SCHEMA",
     "SCALAR_FIELDS",
     "CollectionInfo",
     "CollectionSpec",
     "IndexHit",
+    "Layout",
     "LiteServer",
     "VectorIndex",
+    "differences",
     "lite_server",
     "open_index",
+    "planned",
 ]

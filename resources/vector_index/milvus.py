@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,14 @@ from numpy.typing import NDArray
 from resources.errors import IndexInvalid, IndexUnavailable
 from resources.settings import Settings
 from resources.vector_index import schema
-from resources.vector_index.connection import (
-    CALL_SECONDS,
-    COLLECTION_NOT_FOUND,
-    COLLECTION_NOT_LOADED,
-    Connection,
-    error_code,
-)
+from resources.vector_index.bulk import bulk_place
+from resources.vector_index.connection import CALL_SECONDS, Connection
 from resources.vector_index.lite import lite_server
+from resources.vector_index.plan import Layout
+from resources.vector_index.requests import Requests
 from resources.vector_index.rows import slices
 from resources.vector_index.types import (
+    EF_SEARCH_KEY,
     ENTITY_FIELDS,
     MAX_RESULT_ROWS,
     METRIC_KEY,
@@ -43,7 +41,6 @@ from resources.vector_index.types import (
     both,
     collection_name,
     id_filter,
-    key_ranges,
     partition_filter,
 )
 
@@ -51,14 +48,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pymilvus import MilvusClient
 
-T = TypeVar("T")
-
-LITE_WALK_ROWS = 65_536  # Lite scans the collection per query whatever it answers: few large answers
 DELETE_IDS = 8_192  # 320 kB of filter; a server takes 0.4-0.7 s a request, whatever its size
 GET_IDS = 1_000  # 5 MB of 1280-d vectors
 DOUBLED = ""  # no fingerprint: what has it differs from whatever is wanted
 SEARCH_HITS = 100_000  # queries x limit in one request: about 50 MB of hits
+DELETED_SHARE = 0.2  # of what a collection stores; under it a server merges segment by segment when it sees fit
 SETTLE_SECONDS = 3_600.0  # 1 M x 384 rows took 616 s on two cores
+VISIBLE_SECONDS = 120.0  # 2.3.5 looks for new segments of a loaded collection every 10 s
 _POLL_SECONDS = 0.5
 
 
@@ -67,7 +63,8 @@ def open_index(settings: Settings) -> Iterator[VectorIndex]:
     """The vector index of this deployment: an http(s):// server, or else a folder served by Milvus Lite.
 
     Lite's server process is started if none runs for the folder, and stopped when its last user leaves.
-    Raises IndexUnavailable if nothing answers, ConfigError if MEDVEC_INDEX_CA is no certificate.
+    Raises IndexUnavailable if nothing answers, ConfigError if MEDVEC_INDEX_CA is no certificate, or if this server
+    cannot import from MEDVEC_INDEX_BULK_URI.
     """
     uri = settings.index
     if uri.startswith(("http://", "https://")):
@@ -76,27 +73,27 @@ def open_index(settings: Settings) -> Iterator[VectorIndex]:
             remedy += ", and that MEDVEC_INDEX_CA is the authority that signed its certificate"
         token, ca = settings.index_token.get_secret_value(), settings.index_ca
         with closing(Connection(uri, token, ca=ca, lite=False, remedy=remedy, is_alive=lambda: True)) as connection:
-            yield VectorIndex(connection)
+            yield VectorIndex(connection, settings)
         return
     with lite_server(Path(uri.removeprefix("file://"))) as server:
         remedy = f"run the command again (it starts Milvus Lite); see {server.folder / 'server.log'}"
         with closing(Connection(server.uri, "", lite=True, remedy=remedy, is_alive=server.is_alive)) as connection:
-            yield VectorIndex(connection)
+            yield VectorIndex(connection, settings)
 
 
-class VectorIndex:
+class VectorIndex(Requests):
     """The collections of one server. Safe to share between threads.
 
     Every method raises IndexUnavailable if the server does not answer and IndexInvalid if it refuses.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._loaded: set[str] = set()
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        super().__init__(connection)
         version = str(connection.call("tell its version", lambda client: client.get_server_version()))
         self.server = f"milvus {version.removeprefix('v')}"
         if connection.lite:
             self.server = f"milvus-lite {version.removeprefix('milvus_lite-')}"
+        self._bulk = bulk_place(connection, settings, self.server)
 
     # -- collections
 
@@ -114,7 +111,10 @@ class VectorIndex:
         return CollectionInfo(found["collection_name"], properties.get(UUID_KEY, ""), schema.dimension(found), own)
 
     def ensure(self, spec: CollectionSpec) -> CollectionInfo:
-        """The collection, made with a fresh uuid if absent. IndexInvalid if one of that name is not `spec`'s kind."""
+        """The collection, made with a fresh uuid if absent. IndexInvalid if one of that name is not `spec`'s kind.
+
+        Of a layout only `ef_search` is brought up to date where the collection exists: `layout` tells of the rest.
+        """
         found = self._description(spec.name)
         if found is None:
             instance = str(uuid.uuid4())
@@ -131,8 +131,20 @@ class VectorIndex:
                 f"collection {spec.name} holds {have}, not {spec.dim} dimensions, metric {spec.metric}, made by medvec",
                 remedy="drop it and sync again, or use another generation",
             )
+        if info.properties.get(EF_SEARCH_KEY) != str(spec.layout.ef_search):
+            self._set_property(spec.name, EF_SEARCH_KEY, str(spec.layout.ef_search))
+            info.properties[EF_SEARCH_KEY] = str(spec.layout.ef_search)
         self._ensure_index(spec.name)
         return info
+
+    def layout(self, name: str) -> Layout | None:
+        """How the collection is laid out, as its server tells; None if absent. `shards` is 0 where nobody chooses it."""
+        found, lite = self._description(name), self._connection.lite
+        if found is None:
+            return None
+        return self._connection.call(
+            f"describe the index of {name}", lambda client: schema.layout(client, name, found, lite=lite)
+        )
 
     def drop(self, name: str) -> None:
         """Removes the collection and the aliases that point at it. Nothing happens if it is absent."""
@@ -178,6 +190,7 @@ class VectorIndex:
         runs that found a partition empty at the same time leave that behind; `write` of these ids mends it.
         """
         where = partition_filter(partition)
+        self._settle_imports(name, partition)
         counted = 0 if self._connection.lite else self._counted(name, where)
         walked: list[tuple[KeyRange, int]] = []
         for part, rows in self._walk(name, where, ["entity_id", "row_fingerprint"], counted):
@@ -191,16 +204,26 @@ class VectorIndex:
                 for _, found in self._walk(name, here, ["entity_id"], size):
                     yield {row["entity_id"]: DOUBLED for row in found}
 
-    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch]) -> int:
+    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch], expected: int = 0) -> int:
         """Writes the entities of `rows` (ENTITY_SCHEMA), replacing those of the same id; returns their number.
 
         `attributes` is a JSON object as text. All rows must be of `partition`. IndexInvalid if a batch breaks a rule.
+        `expected`: how many rows will come, about. Many into an empty partition are imported where the server can.
         """
         where = partition_filter(partition)
         info = self.describe(name)
         if info is None:
             raise IndexInvalid(f"collection {name} does not exist", remedy="run `medvec sync`")
+        self._settle_imports(name, partition)
         filled = self._connection.lite or self._counted(name, where) > 0
+        if self._bulk is not None and expected >= self._bulk.rows and not filled:
+            written = self._bulk.fill(info, partition, rows)
+            if (found := self._settle_imports(name, partition)) != written:
+                raise IndexUnavailable(
+                    f"{written} entities were imported into {name}, and {found} are there",
+                    remedy="a request was repeated, or another run wrote too: run `medvec sync` again, which mends it",
+                )
+            return written
         written = 0
         for batch in rows:
             for entities in slices(batch, partition, info.dim):
@@ -214,10 +237,12 @@ class VectorIndex:
         Returns how many went.
         """
         where = partition_filter(partition)
+        self._settle_imports(name, partition)
         return sum(self._delete(name, both(where, id_filter(ids))) for ids in batches(entity_ids, DELETE_IDS))
 
     def delete_partition(self, name: str, partition: str) -> None:
         """Deletes every entity of the partition."""
+        self._settle_imports(name, partition)
         self._delete(name, partition_filter(partition))
 
     def settle(self, name: str) -> None:
@@ -227,15 +252,18 @@ class VectorIndex:
         """
         self._connection.call(f"flush {name}", lambda client: client.flush(name, timeout=CALL_SECONDS))
         self._ensure_index(name)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not self._connection.call(f"describe the index of {name}", lambda client: schema.is_built(client, name)):
-            if time.monotonic() > deadline:
-                raise IndexUnavailable(
-                    f"the index of {name} was not built within {SETTLE_SECONDS:.0f} s",
-                    remedy="see the server's log and its index nodes, then run `medvec sync` again",
-                )
-            time.sleep(_POLL_SECONDS)
+        self._await_index(name)
         self._load(name)
+
+    def compact(self, name: str) -> bool:
+        """Asks the server to give up the space of deleted entities; does not wait. False where there is little of it, or
+        nothing was begun: Lite gives it up at every flush, and answers that it began nothing.
+        """
+
+        def ask(client: MilvusClient) -> int:
+            return int(client.compact(name, timeout=CALL_SECONDS))
+
+        return self._deleted_share(name) >= DELETED_SHARE and self._connection.call(f"compact {name}", ask) > 0
 
     def search(
         self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None
@@ -277,69 +305,61 @@ class VectorIndex:
 
     # -- how
 
-    def _description(self, name: str) -> dict[str, Any] | None:
-        def ask(client: MilvusClient) -> dict[str, Any] | None:
-            from pymilvus import MilvusException
+    def _set_property(self, name: str, key: str, value: str) -> None:
+        self._connection.call(
+            f"set {key} of {name}", lambda client: client.alter_collection_properties(name, {key: value})
+        )
 
+    def _settle_imports(self, name: str, partition: str) -> int:
+        """Waits for imports into the partition, also those that a killed run began: what came up after whatever is done
+        next would undo it. Returns how many entities the partition then has; 0 where nothing was imported."""
+        info = self.describe(name) if self._bulk is not None else None
+        if self._bulk is None or info is None:
+            return 0
+        imported = self._bulk.settle(info, partition)
+        if imported is None:
+            return 0
+        found = self._await_rows(name, partition_filter(partition), imported) if imported else 0
+        self._bulk.clear(name, partition)
+        return found
+
+    def _await_index(self, name: str) -> None:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not self._connection.call(f"describe the index of {name}", lambda client: schema.is_built(client, name)):
+            if time.monotonic() > deadline:
+                raise IndexUnavailable(
+                    f"the index of {name} was not built within {SETTLE_SECONDS:.0f} s",
+                    remedy="see the server's log and its index nodes, then run `medvec sync` again",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _await_rows(self, name: str, where: str, imported: int) -> int:
+        """How many are counted, once they are all that were imported: a loaded collection shows them when they are
+        indexed and it looks for new segments. `refresh_load` makes it look at once, 4 s of 20 sooner; in one run of two
+        it then refused to count for seconds (503), so it is left alone."""
+        self._await_index(name)
+        deadline = time.monotonic() + VISIBLE_SECONDS
+        while True:
+            late = time.monotonic() > deadline
             try:
-                return dict(client.describe_collection(name))
-            except MilvusException as error:
-                if error_code(error) == COLLECTION_NOT_FOUND:
-                    return None
-                raise
-
-        return self._connection.call(f"describe {collection_name(name)}", ask)
+                found = self._counted(name, where)
+            except IndexUnavailable:  # it may refuse for a second while segments are moved
+                if late:
+                    raise
+                found = 0
+            if found >= imported:
+                return found
+            if late:
+                raise IndexUnavailable(
+                    f"of {imported} entities imported into {name} {found} are there",
+                    remedy="see the server's log and its query nodes, then run `medvec sync` again",
+                )
+            time.sleep(_POLL_SECONDS)
 
     def _ensure_index(self, name: str) -> None:
         properties = (self._description(name) or {}).get("properties", {})
         ensure = partial(schema.ensure_indexes, name=name, properties=properties, lite=self._connection.lite)
         self._connection.call(f"index {name}", ensure)
-
-    def _load(self, name: str) -> None:
-        self._connection.call(f"load {name}", lambda client: client.load_collection(name, timeout=CALL_SECONDS))
-        self._loaded.add(name)
-
-    def _read(self, name: str, what: str, request: Callable[[MilvusClient], T]) -> T:
-        """A request that needs the collection loaded: after a restart of the server it no longer is."""
-        from pymilvus import MilvusException
-
-        def loaded(client: MilvusClient) -> T:
-            try:
-                return request(client)
-            except MilvusException as error:
-                if error_code(error) != COLLECTION_NOT_LOADED:
-                    raise
-            client.load_collection(name, timeout=CALL_SECONDS)
-            return request(client)
-
-        if collection_name(name) not in self._loaded:
-            self._load(name)
-        return self._connection.call(f"{what} {name}", loaded)
-
-    def _query(self, name: str, where: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
-        options: dict[str, Any] = {"consistency_level": "Strong", "timeout": CALL_SECONDS}
-        if limit is not None:
-            options["limit"] = limit
-        return self._read(
-            name, "query", lambda client: list(client.query(name, filter=where, output_fields=fields, **options))
-        )
-
-    def _counted(self, name: str, where: str) -> int:
-        return int(self._query(name, where, ["count(*)"])[0]["count(*)"])
-
-    def _walk(
-        self, name: str, where: str, fields: list[str], expected: int
-    ) -> Iterator[tuple[KeyRange, list[dict[str, Any]]]]:
-        """All entities that fit `where`, about `expected` of them, range by range of their ids; a full answer is split."""
-        limit = LITE_WALK_ROWS if self._connection.lite else MAX_RESULT_ROWS
-        todo: list[KeyRange] = key_ranges(expected, limit)
-        while todo:
-            part = todo.pop()
-            rows = self._query(name, both(where, part.filter), fields, limit)
-            if len(rows) >= limit:
-                todo.extend(part.split(4))
-            elif rows:
-                yield part, rows
 
     def _delete(self, name: str, where: str) -> int:
         """Deletes what fits `where` and returns its number.

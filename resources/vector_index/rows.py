@@ -42,21 +42,11 @@ _REMEDY = "mend what builds the index entities; nothing of this batch was writte
 def slices(batch: pa.RecordBatch, partition: str, dim: int) -> Iterator[list[dict[str, Any]]]:
     """The batch as row dicts, at most MAX_REQUEST_ROWS rows and about MAX_REQUEST_BYTES each.
 
-    `batch` has the columns of ENTITY_SCHEMA (others are left out); `vector` holds `dim` finite values per row.
-    Raises IndexInvalid before the first slice if a column is missing or of another kind, a value null or over-long,
-    an id malformed, a row of another partition, or a vector bad.
+    Takes and refuses what `checked` does, before the first slice.
     """
-    missing = [name for name in ENTITY_FIELDS if name not in batch.schema.names]
-    if missing:
-        raise IndexInvalid(f"index entities of {partition} lack {', '.join(missing)}", remedy=_REMEDY)
-    if batch.num_rows == 0:
+    if batch.num_rows == 0 and set(ENTITY_FIELDS) <= set(batch.schema.names):
         return
-    try:
-        batch = batch.select(ENTITY_SCHEMA.names).cast(_NULLABLE)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # its words may quote a value
-        raise IndexInvalid(f"index entities of {partition} are not of ENTITY_SCHEMA's types", remedy=_REMEDY) from None
-    _check_scalars(batch, partition)
-    vectors = _vectors(batch.column("vector"), partition, dim)
+    batch, vectors = checked(batch, partition, dim)
     row_bytes = max(1, -(-(batch.nbytes + vectors.nbytes) // batch.num_rows))
     rows = min(MAX_REQUEST_ROWS, max(1, MAX_REQUEST_BYTES // row_bytes))
     for start in range(0, batch.num_rows, rows):
@@ -64,6 +54,24 @@ def slices(batch: pa.RecordBatch, partition: str, dim: int) -> Iterator[list[dic
         columns = [part.column(name).to_pylist() for name in SCALAR_FIELDS]
         names = (*SCALAR_FIELDS, "vector")
         yield [dict(zip(names, row, strict=True)) for row in zip(*columns, vectors[start : start + rows], strict=True)]
+
+
+def checked(batch: pa.RecordBatch, partition: str, dim: int) -> tuple[pa.RecordBatch, NDArray[np.float32]]:
+    """The batch with ENTITY_SCHEMA's columns and types, and its vectors as float32 [rows, dim].
+
+    `batch` has the columns of ENTITY_SCHEMA (others are left out); `vector` holds `dim` finite values per row.
+    Raises IndexInvalid if a column is missing or of another kind, a value null or over-long, an id malformed, a row of
+    another partition, or a vector bad.
+    """
+    missing = [name for name in ENTITY_FIELDS if name not in batch.schema.names]
+    if missing:
+        raise IndexInvalid(f"index entities of {partition} lack {', '.join(missing)}", remedy=_REMEDY)
+    try:
+        batch = batch.select(ENTITY_SCHEMA.names).cast(_NULLABLE)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # its words may quote a value
+        raise IndexInvalid(f"index entities of {partition} are not of ENTITY_SCHEMA's types", remedy=_REMEDY) from None
+    _check_scalars(batch, partition)
+    return batch, _vectors(batch.column("vector"), partition, dim)
 
 
 def _check_scalars(batch: pa.RecordBatch, partition: str) -> None:

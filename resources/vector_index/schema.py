@@ -5,12 +5,16 @@ Belongs here: fields, index parameters, what a given server lacks. Does not belo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from resources.vector_index.plan import HNSW, Layout
 from resources.vector_index.types import (
     EF_CONSTRUCTION_KEY,
+    EF_SEARCH_KEY,
     ENTITY_FIELDS,
     HNSW_M_KEY,
+    INDEX_TYPE_KEY,
     MAX_BYTES,
     METRIC_KEY,
     RESERVED_PREFIX,
@@ -21,7 +25,6 @@ from resources.vector_index.types import (
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-SHARDS = 2  # write channels; Lite has one whatever it is told
 FILTERED_FIELDS = ("cohort", "license", "modality")  # get a scalar index on a server; Lite scans all rows anyway
 
 
@@ -57,13 +60,15 @@ def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: b
     properties = spec.properties | {
         UUID_KEY: instance,
         METRIC_KEY: spec.metric,
-        HNSW_M_KEY: str(spec.hnsw_m),
-        EF_CONSTRUCTION_KEY: str(spec.ef_construction),
+        INDEX_TYPE_KEY: spec.layout.index_type,
+        HNSW_M_KEY: str(spec.layout.hnsw_m),
+        EF_CONSTRUCTION_KEY: str(spec.layout.ef_construction),
+        EF_SEARCH_KEY: str(spec.layout.ef_search),
     }
     # Bounded: a Strong search waits 200 ms for the newest write. Counts and walks ask for Strong themselves.
     options: dict[str, Any] = {"consistency_level": "Bounded", "properties": properties}
-    if not lite:
-        options["num_shards"] = SHARDS
+    if not lite:  # Lite has one write channel whatever it is told
+        options["num_shards"] = spec.layout.shards
     try:
         client.create_collection(spec.name, schema=schema, **options)
     except MilvusException:
@@ -71,17 +76,30 @@ def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: b
             raise
 
 
+def layout(client: MilvusClient, name: str, description: dict[str, Any], *, lite: bool) -> Layout:
+    """How the collection is laid out: what the server says of it, and the properties where it says nothing."""
+    declared = _declared(description.get("properties", {}), 0 if lite else int(description["num_shards"]))
+    index = client.describe_index(name, "vector") or {}
+    return replace(
+        declared,
+        index_type=str(index.get("index_type", "none")),
+        hnsw_m=int(index.get("M", declared.hnsw_m)),  # Lite does not tell
+        ef_construction=int(index.get("efConstruction", declared.ef_construction)),
+    )
+
+
 def ensure_indexes(client: MilvusClient, name: str, properties: dict[str, str], *, lite: bool) -> None:
-    """Makes the HNSW index, and on a server the scalar ones, where they are missing. Does not wait for the build."""
+    """Makes the vectors' index, and on a server the scalar ones, where they are missing. Does not wait for the build."""
     present = set(client.list_indexes(name))
     if "vector" not in present:
+        made = _declared(properties)
         _create_index(
             client,
             name,
             "vector",
-            index_type="HNSW",
+            index_type=made.index_type,
             metric_type=properties[METRIC_KEY],
-            params={"M": int(properties[HNSW_M_KEY]), "efConstruction": int(properties[EF_CONSTRUCTION_KEY])},
+            params=made.build_params,
         )
     for field in () if lite else FILTERED_FIELDS:
         if field not in present:
@@ -89,11 +107,22 @@ def ensure_indexes(client: MilvusClient, name: str, properties: dict[str, str], 
 
 
 def is_built(client: MilvusClient, name: str) -> bool:
-    """Whether every sealed row is in the HNSW index. A server says Finished minutes before it is: count what pends."""
+    """Whether every sealed row is in the vectors' index. A server says Finished minutes before: count what pends."""
     found = client.describe_index(name, "vector")
-    if found is None or found.get("index_type") != "HNSW":
+    if found is None:
         return False
     return str(found["state"]) == "Finished" and int(found["pending_index_rows"]) == 0
+
+
+def _declared(properties: dict[str, str], shards: int = 0) -> Layout:
+    """The layout that the properties tell of; they hold no shards."""
+    return Layout(
+        index_type=properties.get(INDEX_TYPE_KEY, HNSW),
+        shards=shards,
+        hnsw_m=int(properties.get(HNSW_M_KEY, 0)),
+        ef_construction=int(properties.get(EF_CONSTRUCTION_KEY, 0)),
+        ef_search=int(properties.get(EF_SEARCH_KEY, 0)),
+    )
 
 
 def _create_index(client: MilvusClient, name: str, field: str, **parameters: Any) -> None:

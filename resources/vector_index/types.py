@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from resources.errors import IndexInvalid
+from resources.vector_index.plan import INDEX_TYPES, Layout
 
 ENTITY_FIELDS = (
     "entity_id",
@@ -49,8 +50,10 @@ MAX_BYTES = {
 RESERVED_PREFIX = "medvec.index."
 UUID_KEY = "medvec.uuid"
 METRIC_KEY = f"{RESERVED_PREFIX}metric"
+INDEX_TYPE_KEY = f"{RESERVED_PREFIX}type"  # not in collections made before layouts were planned: those are HNSW
 HNSW_M_KEY = f"{RESERVED_PREFIX}hnsw_m"
 EF_CONSTRUCTION_KEY = f"{RESERVED_PREFIX}ef_construction"
+EF_SEARCH_KEY = "medvec.ef_search"  # readers' business: shown among a collection's own properties
 
 MAX_RESULT_ROWS = 16_384  # Milvus refuses a query or search that could answer more
 
@@ -62,13 +65,12 @@ _KEYS = 1 << 128  # an id is 32 hex digits
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """A collection to be made: its name, vectors, HNSW parameters and the facts that stand in its properties."""
+    """A collection to be made: its name, vectors, layout and the facts that stand in its properties."""
 
     name: str
     dim: int
     metric: str  # COSINE or IP: a larger score is a better hit
-    hnsw_m: int
-    ef_construction: int
+    layout: Layout
     properties: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,13 @@ class CollectionSpec:
             raise IndexInvalid(
                 f"collection {self.name}: metric {self.metric} is not a similarity", remedy="use COSINE or IP"
             )
-        reserved = [key for key in self.properties if key == UUID_KEY or key.startswith(RESERVED_PREFIX)]
+        if self.layout.index_type not in INDEX_TYPES:
+            raise IndexInvalid(
+                f"collection {self.name}: no index of type {self.layout.index_type!r} is made",
+                remedy=f"use one of {', '.join(INDEX_TYPES)}",
+            )
+        own = (UUID_KEY, EF_SEARCH_KEY)
+        reserved = [key for key in self.properties if key in own or key.startswith(RESERVED_PREFIX)]
         if reserved:
             raise IndexInvalid(
                 f"collection {self.name}: properties {', '.join(reserved)} are written by the index itself",
@@ -93,6 +101,11 @@ class CollectionInfo:
     uuid: str
     dim: int
     properties: dict[str, str]
+
+    @property
+    def ef_search(self) -> int:
+        """The beam to search it with."""
+        return int(self.properties[EF_SEARCH_KEY])
 
 
 @dataclass(frozen=True)

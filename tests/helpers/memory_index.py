@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from resources.errors import IndexInvalid
-from resources.vector_index import SCALAR_FIELDS, CollectionInfo, CollectionSpec, IndexHit
+from resources.vector_index import EF_SEARCH_KEY, SCALAR_FIELDS, CollectionInfo, CollectionSpec, IndexHit, Layout
 from resources.vector_index.rows import slices
 from resources.vector_index.types import collection_name, partition_filter
 
@@ -24,6 +24,7 @@ FINGERPRINT_CHUNK = 2  # small, so that a reader that takes only the first chunk
 class _Collection:
     info: CollectionInfo
     metric: str
+    layout: Layout
     entities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -34,6 +35,7 @@ class MemoryIndex:
     server: str = "memory"
     on_change: Callable[[], None] = lambda: None
     settled: list[str] = field(default_factory=list)
+    compacted: list[str] = field(default_factory=list)
     held: dict[str, _Collection] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
 
@@ -47,11 +49,17 @@ class MemoryIndex:
     def ensure(self, spec: CollectionSpec) -> CollectionInfo:
         if spec.name not in self.held:
             info = CollectionInfo(spec.name, str(uuid4()), spec.dim, dict(spec.properties))
-            self.held[spec.name] = _Collection(info, spec.metric)
+            self.held[spec.name] = _Collection(info, spec.metric, spec.layout)
         found = self.held[spec.name]
+        found.info.properties[EF_SEARCH_KEY] = str(spec.layout.ef_search)
+        found.layout = replace(found.layout, ef_search=spec.layout.ef_search)
         if (found.info.dim, found.metric) != (spec.dim, spec.metric):
             raise IndexInvalid(f"collection {spec.name} is of another kind", remedy="drop it and sync again")
         return found.info
+
+    def layout(self, name: str) -> Layout | None:
+        found = self.held.get(name)
+        return found.layout if found else None
 
     def drop(self, name: str) -> None:
         self.held.pop(collection_name(name), None)
@@ -72,7 +80,7 @@ class MemoryIndex:
         for start in range(0, len(found), FINGERPRINT_CHUNK):
             yield dict(found[start : start + FINGERPRINT_CHUNK])
 
-    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch]) -> int:
+    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch], expected: int = 0) -> int:
         collection = self._collection(name)
         partition_filter(partition)
         written = 0
@@ -97,6 +105,11 @@ class MemoryIndex:
 
     def settle(self, name: str) -> None:
         self.settled.append(name)
+
+    def compact(self, name: str) -> bool:
+        self._collection(name)
+        self.compacted.append(name)
+        return True
 
     def search(
         self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None

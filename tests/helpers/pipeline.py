@@ -148,6 +148,7 @@ class Pipeline:
             tables.embeddings(spec.id, SPACE),
             tables.materializations(),
             tables.index_receipts(),
+            tables.index_recall(),
             tables.generations(),
         ]
         snapshots = {table.path: self.lake.snapshot(table) for table in found}

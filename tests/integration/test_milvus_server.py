@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_vector_index import batch, clustered, entity_ids, fingerprints, spec
+from helpers.index_data import batch, clustered, entity_ids, fingerprints, spec
 
 from resources.errors import IndexUnavailable
 from resources.settings import Settings
@@ -66,6 +66,18 @@ def test_an_index_over_tls_with_a_token_is_written_and_searched(secured: VectorI
     assert secured.write(wanted.name, "p", [batch("p", vectors)]) == 100
     secured.settle(wanted.name)
     assert secured.search(wanted.name, vectors[7:8], 1, ef=64)[0][0].entity["record_id"] == "p/7"
+
+
+def test_what_readers_filter_by_has_a_scalar_index(milvus: Milvus) -> None:
+    wanted = spec()
+    with open_index(settings(milvus)) as index, closing(milvus.client()) as client:
+        index.ensure(wanted)
+        assert set(client.list_indexes(wanted.name)) == {"vector", "cohort", "license", "modality"}
+        client.drop_index(wanted.name, "license")
+        index.ensure(wanted)
+        kinds = [client.describe_index(wanted.name, name)["index_type"] for name in ("cohort", "license", "modality")]
+        assert kinds == ["Trie"] * 3
+        index.drop(wanted.name)
 
 
 @pytest.mark.parametrize("token", ["", "root:geheim", "nobody:geheim"])

@@ -1,90 +1,37 @@
-"""The contract of the vector index, on every server that medvec supports: one collection per test."""
+"""The contract of the vector index, on every server that medvec supports: one collection per test.
+
+Whether it finds what it should is in test_index_exactness.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
+from helpers.index_data import DIM, LAYOUT, batch, clustered, entity_ids, fingerprints, spec
 
 from resources.errors import IndexInvalid, IndexUnavailable
 from resources.settings import Settings
 from resources.vector_index import (
+    EF_SEARCH_KEY,
     ENTITY_FIELDS,
-    ENTITY_SCHEMA,
-    SCALAR_FIELDS,
-    CollectionSpec,
+    Layout,
     VectorIndex,
+    differences,
     lite_server,
     open_index,
 )
+from resources.vector_index.plan import FLAT, HNSW
 from resources.vector_index.types import KeyRange
 
 pytestmark = pytest.mark.integration
-
-DIM = 32
-_names = count()
-
-
-def spec(dim: int = DIM, **properties: str) -> CollectionSpec:
-    """A collection no other test uses."""
-    return CollectionSpec(f"demo__text__open__g{next(_names)}", dim, "COSINE", 16, 200, properties)
-
-
-def clustered(rows: int, dim: int = DIM, seed: int = 0) -> NDArray[np.float32]:
-    """Unit vectors around 20 centres: on unstructured ones recall means nothing."""
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(20, dim))
-    vectors = centres[random.integers(0, 20, rows)] + 0.3 * random.normal(size=(rows, dim))
-    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
-def entity_ids(partition: str, rows: int) -> list[str]:
-    """Ids spread evenly over the key space, as hashes are, and different in every partition."""
-    random = np.random.default_rng(list(partition.encode()))
-    return [random.bytes(16).hex() for _ in range(rows)]
-
-
-def batch(partition: str, vectors: NDArray[np.float32], fingerprint: str = "v1") -> pa.RecordBatch:
-    rows = len(vectors)
-    offsets = np.arange(rows + 1, dtype=np.int32) * vectors.shape[1]
-    columns = {
-        "entity_id": entity_ids(partition, rows),
-        "vector": pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel())),
-        "partition": [partition] * rows,
-        "cohort": [partition.partition(".")[0]] * rows,
-        "record_id": [f"{partition}/{row}" for row in range(rows)],
-        "members": list(range(1, rows + 1)),
-        "license": ["CC BY 4.0"] * rows,
-        "modality": ["CT"] * rows,
-        "part_kind": ["whole"] * rows,
-        "part_index": [0] * rows,
-        "row_fingerprint": [f"{fingerprint}-{row}" for row in range(rows)],
-        "delta_version": [7] * rows,
-        "attributes": ['{"body_part":"LIVER \\"left\\"","instances":12}'] * rows,
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=ENTITY_SCHEMA)
-
-
-def fingerprints(index: VectorIndex, name: str, partition: str) -> dict[str, str]:
-    return {key: value for chunk in index.fingerprints(name, partition) for key, value in chunk.items()}
-
-
-@pytest.fixture(scope="module", params=["lite", "milvus"])
-def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
-    server = {} if request.param == "lite" else request.getfixturevalue("milvus").settings
-    with open_index(Settings(home=tmp_path_factory.mktemp("index"), **server)) as opened:
-        yield opened
 
 
 def test_it_names_its_server(index: VectorIndex, request: pytest.FixtureRequest) -> None:
@@ -96,7 +43,7 @@ def test_a_collection_is_made_once_and_keeps_its_uuid_and_properties(index: Vect
     wanted = spec(encoder="minilm@1")
     assert index.describe(wanted.name) is None
     made = index.ensure(wanted)
-    assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1"})
+    assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1", EF_SEARCH_KEY: "64"})
     assert index.ensure(wanted) == made == index.describe(wanted.name)
     index.drop(wanted.name)
     assert index.describe(wanted.name) is None
@@ -113,9 +60,31 @@ def test_a_collection_of_another_kind_is_refused(index: VectorIndex) -> None:
     wanted = spec()
     index.ensure(wanted)
     with pytest.raises(IndexInvalid, match="holds 32 dimensions, metric COSINE"):
-        index.ensure(CollectionSpec(wanted.name, 64, "COSINE", 16, 200, {}))
+        index.ensure(replace(wanted, dim=64))
     with pytest.raises(IndexInvalid, match="metric"):
-        index.ensure(CollectionSpec(wanted.name, DIM, "IP", 16, 200, {}))
+        index.ensure(replace(wanted, metric="IP"))
+
+
+@pytest.mark.parametrize("index_type", [FLAT, HNSW])
+def test_a_collection_is_laid_out_as_it_was_planned_and_says_where_it_is_not(
+    index: VectorIndex, request: pytest.FixtureRequest, index_type: str
+) -> None:
+    planned = Layout(index_type, shards=3, hnsw_m=8, ef_construction=100, ef_search=32)
+    wanted, vectors = replace(spec(), layout=planned), clustered(3_000)
+    assert index.layout(wanted.name) is None
+    index.ensure(wanted)
+    index.write(wanted.name, "p", [batch("p", vectors)])
+    index.settle(wanted.name)
+    found = index.layout(wanted.name)
+    assert found is not None and found.index_type == index_type
+    assert differences(planned, found) == []
+    assert index.search(wanted.name, vectors[5:6], 1, ef=64, partitions=["p"])[0][0].entity["record_id"] == "p/5"
+    other = Layout(FLAT if index_type == HNSW else HNSW, shards=1, hnsw_m=8, ef_construction=100, ef_search=48)
+    index.ensure(replace(wanted, layout=other))
+    kept = index.layout(wanted.name)
+    assert kept == replace(found, ef_search=48), "only the beam follows: the rest is told, not changed"
+    shards = [] if request.node.callspec.params["index"] == "lite" else ["shards 3, planned 1"]
+    assert differences(other, kept) == [f"index_type {index_type}, planned {other.index_type}", *shards]
 
 
 def test_what_is_written_is_read_back_whole(index: VectorIndex) -> None:
@@ -154,7 +123,9 @@ def test_writing_again_replaces_before_and_after_a_flush(index: VectorIndex) -> 
 def test_fingerprints_are_complete_where_one_answer_cannot_hold_them(
     index: VectorIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = replace(spec(dim=2), hnsw_m=4, ef_construction=16)  # the graph does not matter here, its build time does
+    wanted = replace(
+        spec(dim=2), layout=replace(LAYOUT, hnsw_m=4, ef_construction=16)
+    )  # the graph does not matter here, its build time does
     index.ensure(wanted)
     big, other = batch("big", clustered(20_000, 2)), batch("other", clustered(500, 2))
     index.write(wanted.name, "big", [big])
@@ -163,8 +134,8 @@ def test_fingerprints_are_complete_where_one_answer_cannot_hold_them(
     expected = dict(zip(big["entity_id"].to_pylist(), big["row_fingerprint"].to_pylist(), strict=True))
     assert fingerprints(index, wanted.name, "big") == expected
     for limit in ("LITE_WALK_ROWS", "MAX_RESULT_ROWS"):  # full answers, split and asked again
-        monkeypatch.setattr(f"resources.vector_index.milvus.{limit}", 8_192)
-    monkeypatch.setattr("resources.vector_index.milvus.key_ranges", lambda entities, limit: [KeyRange()])
+        monkeypatch.setattr(f"resources.vector_index.requests.{limit}", 8_192)
+    monkeypatch.setattr("resources.vector_index.requests.key_ranges", lambda entities, limit: [KeyRange()])
     chunks = list(index.fingerprints(wanted.name, "big"))
     assert max(map(len, chunks)) < 8_192
     assert {key: value for chunk in chunks for key, value in chunk.items()} == expected
@@ -196,59 +167,6 @@ def test_a_delete_is_scoped_by_its_partition(index: VectorIndex) -> None:
     index.settle(wanted.name)
     assert (index.count(wanted.name, "a"), index.count(wanted.name, "b")) == (0, 100)
     assert index.delete(wanted.name, "a", ids) == 0
-
-
-def test_search_finds_the_exact_neighbours_with_and_without_partitions(index: VectorIndex) -> None:
-    wanted = spec()
-    index.ensure(wanted)
-    partitions = ["a", "b", "c"]
-    vectors = {partition: clustered(1_500, seed=seed) for seed, partition in enumerate(partitions)}
-    for partition, some in vectors.items():
-        index.write(wanted.name, partition, [batch(partition, some)])
-    index.settle(wanted.name)
-    queries = clustered(20, seed=7)
-    for chosen in (None, ["b"], ["a", "c"]):
-        among = np.concatenate([vectors[partition] for partition in chosen or partitions])
-        best = np.sort(queries @ among.T, axis=1)[:, ::-1]
-        answer = index.search(wanted.name, queries, 10, ef=64, partitions=chosen)
-        scores = np.array([[hit.score for hit in hits] for hits in answer])
-        assert np.all(np.diff(scores) <= 0)
-        # Tie-aware recall: a hit counts if it is no worse than the true tenth.
-        assert np.mean(scores >= best[:, 9:10] - 1e-5) >= 0.99
-        assert {hit.entity["partition"] for hits in answer for hit in hits} <= set(chosen or partitions)
-        assert set(answer[0][0].entity) == set(SCALAR_FIELDS)
-    assert index.search(wanted.name, queries, 10, ef=64, partitions=[]) == [[]] * 20
-    assert [len(hits) for hits in index.search(wanted.name, queries[:2], 300, ef=16)] == [300, 300]
-
-
-def test_a_search_of_many_queries_answers_each_in_its_place(
-    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resources.vector_index.milvus.SEARCH_HITS", 30)
-    wanted, vectors = spec(), clustered(50)
-    index.ensure(wanted)
-    index.write(wanted.name, "p", [batch("p", vectors)])
-    index.settle(wanted.name)
-    answer = index.search(wanted.name, vectors, 1, ef=64)
-    assert [hits[0].entity["record_id"] for hits in answer] == [f"p/{row}" for row in range(50)]
-
-
-def test_an_alias_moves_in_one_step_and_goes_with_its_collection(index: VectorIndex) -> None:
-    first, second, alias = spec(), spec(), f"demo__text__alias{next(_names)}"
-    for number, wanted in enumerate((first, second)):
-        index.ensure(wanted)
-        index.write(wanted.name, "p", [batch("p", clustered(10 + number))])
-        index.settle(wanted.name)
-    assert index.alias_target(alias) is None
-    for wanted, rows in ((first, 10), (second, 11), (second, 11)):
-        index.set_alias(alias, wanted.name)
-        assert index.alias_target(alias) == wanted.name
-        assert len(index.search(alias, clustered(1), 50, ef=64)[0]) == rows
-    assert alias not in index.collections()
-    assert index.alias_target(second.name) is None
-    index.drop(second.name)
-    assert index.alias_target(alias) is None
-    index.drop(second.name)
 
 
 def test_writers_of_one_collection_lose_nothing(index: VectorIndex) -> None:

@@ -27,7 +27,7 @@ from resources import encoders, tables
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.tables import TableSpec
-from resources.vector_index import CollectionInfo, IndexHit
+from resources.vector_index import EF_SEARCH_KEY, CollectionInfo, IndexHit
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 _EMPTY = {pa.string(): "-", pa.int64(): 0, pa.int32(): 0, pa.list_(pa.string()): []}
@@ -190,7 +190,7 @@ class World:
     def _index(self, items: Sequence[Item]) -> None:
         first = items[0]
         name = self.collection(first)
-        properties = {"medvec.weights_digest": weights(first.space_version, self.settings)}
+        properties = {"medvec.weights_digest": weights(first.space_version, self.settings), EF_SEARCH_KEY: "256"}
         info = CollectionInfo(name, "uuid-1", len(first.vector), properties)
         gold = self.lake.snapshot(tables.embeddings(first.dataset, first.space))
         assert gold is not None

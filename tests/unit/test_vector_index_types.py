@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from resources.errors import IndexInvalid
 from resources.vector_index import ENTITY_FIELDS, ENTITY_SCHEMA, CollectionSpec
+from resources.vector_index.plan import planned
 from resources.vector_index.rows import MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, slices
 from resources.vector_index.types import KeyRange, both, id_filter, key_ranges, partition_filter
 
@@ -97,6 +98,8 @@ def test_a_single_id_cannot_be_split() -> None:
         ({"name": "a-b"}, "cannot name"),
         ({"metric": "L2"}, "similarity"),
         ({"properties": {"medvec.uuid": "x"}}, "itself"),
+        ({"properties": {"medvec.ef_search": "1"}}, "itself"),
+        ({"layout": planned(0, 4, index_type="DISKANN")}, "one of FLAT, HNSW"),
     ],
 )
 def test_a_spec_that_breaks_a_rule_is_refused(change: dict[str, Any], said: str) -> None:
@@ -104,8 +107,7 @@ def test_a_spec_that_breaks_a_rule_is_refused(change: dict[str, Any], said: str)
         "name": "d__text__open__g1",
         "dim": 4,
         "metric": "COSINE",
-        "hnsw_m": 16,
-        "ef_construction": 200,
+        "layout": planned(0, 4),
     }
     with pytest.raises(IndexInvalid, match=said):
         CollectionSpec(**(fine | change))
