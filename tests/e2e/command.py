@@ -93,8 +93,9 @@ class Home:
         own: dict[str, Any] = {"home": self.path, "pseudonym_key": PSEUDONYM_KEY} | changes
         if "MEDVEC_SOURCES" in self.variables:
             own = {"sources": json.loads(self.variables["MEDVEC_SOURCES"])} | own
-        if "MEDVEC_LAKE_URI" in self.variables:
-            own = {"lake_uri": self.variables["MEDVEC_LAKE_URI"]} | own
+        for name in ("lake_uri", "index_uri", "index_token", "index_ca"):
+            if (variable := f"MEDVEC_{name.upper()}") in self.variables:
+                own = {name: self.variables[variable]} | own
         return Settings(**own)
 
     @property

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 from command import COHORTS, DATASET, Home, Undisturbed, index_state, lake_state, sources
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests.services`, whatever folder pytest was started in
+
+from tests.services.fixtures import milvus_secured, postgres, seaweedfs_tls
+
+__all__ = ["milvus_secured", "postgres", "seaweedfs_tls"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
