@@ -20,6 +20,7 @@ from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import embeddings, entities, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
+from medvec_assets.stages.standing import Standing
 from resources import tables
 from resources.tables import TableSpec
 
@@ -62,6 +63,7 @@ VECTORS_CHECKS = {
     "index_reconciled": ("The index holds exactly the entities that gold says, by receipt and count.", True),
 }
 FRESHNESS_CHECK = "partitions_fresh"
+STANDING_CHECK = "nothing_broken_or_stale"
 PLAN = "partitions"  # the external asset of the plan
 
 
@@ -207,6 +209,33 @@ def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
     }
     severity = dg.AssetCheckSeverity.ERROR if old else dg.AssetCheckSeverity.WARN
     return Finding(FRESHNESS_CHECK, current and not behind, f"medvec run --dataset {spec.id}", numbers, severity)
+
+
+def standing_key(spec: DatasetSpec) -> dg.AssetCheckKey:
+    """It stands on the plan, as freshness does, and runs by itself, never as part of what it judges."""
+    return dg.AssetCheckKey(dg.AssetKey([spec.id, PLAN]), STANDING_CHECK)
+
+
+def standing(found: Standing) -> Finding:
+    """The answer of `medvec status` as a check: an error if something is broken, a warning if all is only stale."""
+    rows = [
+        f"| {one.name} | {one.count} | {one.what} | {'<br>'.join(one.sample)} | `{one.remedy}` |"
+        for one in found.problems
+    ]
+    head = ["| problem | count | what | for example | what to do |", "|---|---|---|---|---|"]
+    numbers: dict[str, Any] = {
+        "partitions": found.partitions,
+        "partitions_current": found.current,
+        "partitions_running": found.running,
+        "partitions_never_asked_for": found.unasked,
+        **{one.name: one.count for one in found.problems},
+        **({"problems": dg.MetadataValue.md("\n".join([*head, *rows]))} if rows else {}),
+        **({"note": found.note} if found.note else {}),
+    }
+    broken = any(one.broken for one in found.problems)
+    severity = dg.AssetCheckSeverity.ERROR if broken else dg.AssetCheckSeverity.WARN
+    remedy = "; ".join(dict.fromkeys(one.remedy for one in found.problems))
+    return Finding(STANDING_CHECK, found.ok, remedy, numbers, severity)
 
 
 def _schema(ctx: Context, table: TableSpec, where: pc.Expression | None) -> Finding:

@@ -134,6 +134,7 @@ def sync(
 def verify(
     datasets: Datasets = None,
     floats: Annotated[bool, typer.Option("--vectors", help="Compare every vector itself, not a sample.")] = False,
+    recall: Annotated[bool, typer.Option("--recall", help="Also measure recall@10 against exact search.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Diff the index with the embeddings, entity by entity, and repair nothing. Exit 1 if they differ."""
@@ -141,10 +142,30 @@ def verify(
     from medvec_assets.stages.verify import verify as diff
 
     with _stages() as ctx:
-        report = report_json([one for spec in _specs(datasets) for one in diff(ctx, spec, every_vector=floats)])
+        specs = _specs(datasets)
+        report = report_json(
+            [one for spec in specs for one in diff(ctx, spec, every_vector=floats, with_recall=recall)]
+        )
     _show(report, as_json, printing.verify)
     if not report["ok"]:
         raise typer.Exit(1)
+
+
+@app.command("maintain")
+def keep_up(
+    datasets: Datasets = None,
+    keep_days: Annotated[
+        int | None, typer.Option(help="Delete files that nothing refers to for so long; 30 days, or more.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge small files, delete old ones, shorten logs, let the index give up deleted entities. Harms no run."""
+    from medvec_assets.stages.maintain import maintain
+
+    with _stages() as ctx:
+        kept = {} if keep_days is None else {"keep_days": keep_days}
+        done = asdict(maintain(ctx, _specs(datasets), **kept))
+    _show(done, as_json, printing.maintained)
 
 
 @app.command()
@@ -204,6 +225,22 @@ def partitions(
     with _stages() as ctx:
         states = [asdict(state) for state in partition_states(ctx, spec)]
     _show({"dataset": spec.id, "partitions": states}, as_json, printing.partitions)
+
+
+@app.command()
+def status(datasets: Datasets = None, as_json: AsJson = False) -> None:
+    """Say what is broken or stale right now: how many, which, and the command that mends it. Exit 1 if anything is."""
+    from medvec_assets import runner
+    from medvec_assets import status as module
+    from medvec_assets.runtime import Runtime
+
+    settings = _settings()
+    runtime, run_id = Runtime(settings), f"cli-{uuid.uuid4()}"
+    with runner.operators_instance(settings) as instance:
+        found = [module.of_dataset(runtime, spec, instance, run_id) for spec in _specs(datasets)]
+    _show(module.as_json(found), as_json, printing.status)
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

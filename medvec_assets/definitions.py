@@ -6,20 +6,25 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from medvec_assets import automation
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.factory import build_dataset
+from medvec_assets.factory import build_dataset, build_maintenance
 from medvec_assets.runtime import Runtime
 
 
 def build_defs(catalog: Sequence[DatasetSpec], runtime: Runtime) -> dg.Definitions:
     """Definitions for `catalog`, with every stage run by `runtime`."""
     built = [build_dataset(spec) for spec in catalog]
+    maintenance = build_maintenance(catalog)
     return dg.Definitions(
         assets=[asset for one in built for asset in one.assets],
         asset_checks=[check for one in built for check in one.checks],
-        jobs=[job for one in built for job in one.jobs],
-        schedules=[schedule for one in built for schedule in one.schedules],
+        jobs=[maintenance, *(job for one in built for job in one.jobs)],
+        schedules=[
+            automation.maintenance_schedule(maintenance),
+            *(schedule for one in built for schedule in one.schedules),
+        ],
         resources={"runtime": runtime},
         # One partition is one run and its steps are a chain: a process per step would only load torch again.
         executor=dg.in_process_executor,

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 from medvec_assets.catalog import CATALOG
+from medvec_assets.stages.context import Context
+from medvec_assets.stages.verify import layouts
 from resources import encoders
 from resources.audit import Audit
 from resources.errors import IndexInvalid, IntegrityError, MedvecError
@@ -102,6 +104,13 @@ def _index(settings: Settings) -> str:
         foreign = [name for name in names if index.describe(name) is None]
         if foreign:
             raise IndexInvalid(f"collection {foreign[0]} cannot be described", remedy="drop it, then medvec sync")
+        ctx = Context(settings, Lakehouse.open(settings), "doctor", index=index)
+        for name, unlike in [found for spec in CATALOG for found in layouts(ctx, spec).items()]:
+            raise IndexInvalid(
+                f"collection {name} is not laid out as planned for its size: {'; '.join(unlike)}",
+                remedy="give the space this layout in its spec to keep it, or drop the collection and run medvec sync",
+                code="index_layout",
+            )
         return f"{index.server} at {settings.index} answers and holds {len(names)} collections"
 
 

@@ -8,7 +8,7 @@ Does not belong here: what a stage does (stages), what its materialization says 
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,12 +17,13 @@ import polars as pl
 from dagster import AssetExecutionContext
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from medvec_assets import automation, checks, metadata, pictures
+from medvec_assets import automation, checks, metadata, pictures, printing, status
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.failures import RETRIES, permanent_or_retry
+from medvec_assets.jobs import build_jobs
 from medvec_assets.modalities import modality
 from medvec_assets.runtime import Runtime
-from medvec_assets.stages import embeddings, manifest, records, retire, vectors
+from medvec_assets.stages import embeddings, maintain, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.sync import sync_all
 
@@ -53,7 +54,28 @@ def build_dataset(spec: DatasetSpec) -> DatasetDefinitions:
     for space in spec.spaces:
         assets += [_embeddings(spec, space, plan), _vectors(spec, space, plan)]
     full_sync = _full_sync(spec)
-    return DatasetDefinitions(assets, [_freshness(spec)], [full_sync], automation.schedules(spec, full_sync))
+    return DatasetDefinitions(
+        assets,
+        [_freshness(spec), _standing(spec)],
+        [full_sync, *build_jobs(spec)],
+        automation.schedules(spec, full_sync),
+    )
+
+
+def build_maintenance(catalog: Sequence[DatasetSpec]) -> dg.JobDefinition:
+    """The one job that is of no dataset: what is kept up after all of them lies in tables that they share."""
+
+    @dg.op(name="maintenance_op", description="What `medvec maintain` does.", retry_policy=RETRIES)
+    def keep_up(context: dg.OpExecutionContext, runtime: dg.ResourceParam[Runtime]) -> None:
+        with permanent_or_retry(), runtime.context(context.run_id, with_index=True) as ctx:
+            for line in printing.maintained(asdict(maintain.maintain(ctx, catalog))):
+                context.log.info(line)
+
+    @dg.job(name="maintenance", description="Merge small files, delete old ones, shorten logs, let the index shrink.")
+    def maintenance_job() -> None:
+        keep_up()
+
+    return maintenance_job
 
 
 def plan_key(spec: DatasetSpec) -> dg.AssetKey:
@@ -275,6 +297,23 @@ def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
             return next(checks.results(plan_key(spec), [checks.freshness(ctx, spec, datetime.now(UTC))]))
 
     return partitions_fresh
+
+
+def _standing(spec: DatasetSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=plan_key(spec),
+        name=checks.STANDING_CHECK,
+        description="What is broken or stale right now, with an exact count, some by name and the command that mends it: "
+        "the answer of `medvec status`. A warning if all that is found is stale, an error if something is broken.",
+    )
+    def nothing_broken_or_stale(
+        context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+    ) -> dg.AssetCheckResult:
+        with permanent_or_retry():
+            found = status.of_dataset(runtime, spec, context.instance, context.run.run_id)
+            return next(checks.results(plan_key(spec), [checks.standing(found)]))
+
+    return nothing_broken_or_stale
 
 
 def _full_sync(spec: DatasetSpec) -> dg.JobDefinition:

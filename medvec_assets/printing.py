@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 Result = dict[str, Any]
+_NOT_CURRENT = (("running", "in a run"), ("unasked", "never asked for"))
 _TOLD = ("modality", "body_part", "series_description", "study_description")
 
 
@@ -45,11 +46,26 @@ def verify(result: Result) -> Iterator[str]:
             f"{one['missing']:,} missing, {one['extra']:,} extra, {one['stale']:,} stale in {one['partitions']:,} partitions; "
             f"{one['vectors_differ']:,} of {one['vectors_compared']:,} vectors read back differ"
         )
+        yield from (f"      not as planned for its size: {unlike}" for unlike in one["layout"])
+        yield from _recall(one["recall"])
     if not result["collections"]:
         yield "no collection yet: medvec run"
     if not result["ok"]:
-        differ = any(one["vectors_differ"] for one in result["collections"])
-        yield f"What to do: medvec sync {'--vectors' if differ else '--full'}"
+        yield f"What to do: {_mend(result['collections'])}"
+
+
+def _mend(collections: list[Result]) -> str:
+    if any(one["vectors_differ"] for one in collections):
+        return "medvec sync --vectors"
+    held = [one for one in collections if one["indexed"] == one["desired"] and not one["missing"] and not one["stale"]]
+    if all(one["ok"] or one in held for one in collections):  # all that is left is recall
+        return "raise ef_search of the space in its spec, then medvec sync"
+    return "medvec sync --full"
+
+
+def _recall(scopes: list[Result]) -> Iterator[str]:
+    for scope in scopes:
+        yield f"  recall@10 {scope['recall']:.4f} in {scope['scope']} ({scope['entities']:,} entities, ef {scope['ef']})"
 
 
 def promoted(result: Result) -> Iterator[str]:
@@ -57,8 +73,7 @@ def promoted(result: Result) -> Iterator[str]:
         shown = ", ".join(one["collections"])
         before = f" instead of {', '.join(one['previous'])}" if one["changed"] else " already"
         yield f"{one['dataset']} {one['space']}: readers see {shown} ({one['space_version']}){before}"
-        for scope in one["recall"]:
-            yield f"  recall@10 {scope['recall']:.4f} in {scope['scope']} ({scope['entities']:,} entities, ef {scope['ef']})"
+        yield from _recall(one["recall"])
 
 
 def generations(result: Result) -> Iterator[str]:
@@ -66,6 +81,20 @@ def generations(result: Result) -> Iterator[str]:
         yield f"{one['state']:9} {one['collection']}  {one['space_version']}  since {one['created_at']:%Y-%m-%d}"
     if not result["generations"]:
         yield "no collection yet: medvec run"
+
+
+def maintained(result: Result) -> Iterator[str]:
+    for one in result["tables"]:
+        yield (
+            f"{one['table']}: {one['files_before']:,} files, now {one['files_after']:,}; "
+            f"{one['files_deleted']:,} old ones deleted"
+        )
+        yield from (f"  left for next time, runs committed meanwhile: {name}" for name in one["skipped"])
+    yield from (f"{name}: the index gives up its deleted entities" for name in result["compacted"])
+    if result["staged_removed"]:
+        yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
+    if not result["tables"]:
+        yield "no table yet: medvec run"
 
 
 def sync(result: Result) -> Iterator[str]:
@@ -81,6 +110,19 @@ def partitions(result: Result) -> Iterator[str]:
         reason = f": {one['reason']}" if one["reason"] else ""
         size = f"{one['size_bytes'] / 1e9:,.1f} GB"
         yield f"{one['partition']:{width}}  {one['objects']:>9,} objects  {size:>12}  {one['state']}{reason}"
+
+
+def status(result: Result) -> Iterator[str]:
+    for one in result["datasets"]:
+        counts = f"{one['current']:,} of {one['partitions']:,} partitions current"
+        counts += "".join(f", {one[name]:,} {told}" for name, told in _NOT_CURRENT if one[name])
+        yield f"{'ok  ' if one['ok'] else 'FAIL'}  {one['dataset']}: {one['note'] or counts}"
+        for found in one["problems"]:
+            yield f"      {found['name']}: {found['count']:,}, {'broken' if found['broken'] else 'stale'}: {found['what']}"
+            yield from (f"        {thing}" for thing in found["sample"])
+            if found["count"] > len(found["sample"]) > 0:
+                yield "        ..."
+            yield f"        What to do: {found['remedy']}"
 
 
 def doctor(result: Result) -> Iterator[str]:

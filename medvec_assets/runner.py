@@ -27,6 +27,7 @@ from medvec_assets import checks
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.definitions import build_defs
 from medvec_assets.factory import partition_chain
+from medvec_assets.processes import end_dead_runs, tags_of_this_process
 from medvec_assets.runtime import Runtime
 from medvec_assets.stages import embeddings, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context
@@ -97,6 +98,17 @@ def dagster_instance(settings: Settings) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
+def settle_runs(settings: Settings) -> None:
+    """End the runs of this home whose process was killed, before a queue counts them."""
+    with _named_failures(settings.home), dagster_instance(settings) as instance:
+        end_dead_runs(instance)
+
+
+def operators_instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance whose runs an operator asks about: DAGSTER_HOME's, as in a cluster, or else this home's."""
+    return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dagster_instance(settings)
+
+
 def dagster_home(settings: Settings) -> Path:
     """HOME/dagster with its dagster.yaml, which is written once and then the operator's to change."""
     home = settings.home / "dagster"
@@ -143,7 +155,7 @@ def _named_failures(home: Path) -> Iterator[None]:
     """Failures of what is in HOME beside lake and index (Dagster's databases, the report) as errors with a remedy."""
     try:
         yield
-    except (OSError, SQLAlchemyError) as error:
+    except _storage_failures() as error:
         # SQLite calls a full disk "disk I/O error" or "unable to open database file" as often as by its name.
         full = home.exists() and shutil.disk_usage(home).free < FULL_BYTES
         if full or getattr(error, "errno", None) == errno.ENOSPC:
@@ -154,9 +166,15 @@ def _named_failures(home: Path) -> Iterator[None]:
             ) from error
         raise StorageError(
             f"Dagster's storage or the report in {home} could not be read or written ({type(error).__name__})",
-            remedy="check who owns MEDVEC_HOME (medvec doctor); if HOME/dagster/history is damaged, move it away: the "
-            "record of lineage is in the lake",
+            remedy="check that the database of HOME/dagster/dagster.yaml answers and who owns MEDVEC_HOME (medvec doctor); if "
+            "HOME/dagster/history is damaged, move it away: the record of lineage is in the lake",
         ) from error
+
+
+def _storage_failures() -> tuple[type[Exception], ...]:
+    from dagster_postgres.utils import DagsterPostgresException  # its own words for a server that is gone
+
+    return OSError, SQLAlchemyError, DagsterPostgresException
 
 
 class _Dataset:
@@ -224,7 +242,12 @@ class _Dataset:
     def _launch(self, job: dg.JobDefinition, partition: str | None, **selection: Any) -> dg.ExecuteInProcessResult:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in our own words
         return job.execute_in_process(
-            run_config=quiet, instance=self._instance, partition_key=partition, raise_on_error=False, **selection
+            run_config=quiet,
+            instance=self._instance,
+            tags=tags_of_this_process(),
+            partition_key=partition,
+            raise_on_error=False,
+            **selection,
         )
 
     def _count(self, result: dg.ExecuteInProcessResult) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from medvec_assets.runner import dagster_home
+from medvec_assets.runner import dagster_home, settle_runs
 from resources.errors import ConfigError
 from resources.settings import Settings
 from resources.vector_index import open_index
@@ -31,6 +31,7 @@ def serve(settings: Settings) -> int:
     """
     _require_free(DAGSTER_HOST, settings.dagster_port, "MEDVEC_DAGSTER_PORT")
     _require_free(settings.api_host, settings.api_port, "MEDVEC_API_PORT")
+    settle_runs(settings)
     environment = os.environ | {"DAGSTER_HOME": str(dagster_home(settings)), "MEDVEC_HOME": str(settings.home)}
     environment.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")  # fewer commits (ADR 0004)
     commands = {

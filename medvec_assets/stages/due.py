@@ -18,7 +18,13 @@ from resources import tables
 from resources.audit import ChainKey
 from resources.lakehouse import Snapshot
 
-_KILLED = "a run was killed between its commit and its audit row"
+NEVER = "never materialized"
+KILLED = "a run was killed between its commit and its audit row"
+CONTENT_CHANGED = "its content, a rule or the normalisation changed"
+INPUT_CHANGED = "its records or the encoder changed"
+BEHIND_GOLD = "the index is behind gold"
+NOT_KEPT = "its collection is not kept up any more"
+DISAGREES = "the index does not agree with its receipt"
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,10 @@ def _silver_state(
     chain = records.chain_of(partition)
     head = known.heads.get(chain)
     if head is None:
-        return records.ASSET, "never materialized"
+        return records.ASSET, NEVER
     if head["input_digest"] != records.expected_input(ctx, spec, planned_digest):
-        return records.ASSET, "its content, a rule or the normalisation changed"
-    return (records.ASSET, _KILLED) if is_ahead(chain, head, *known.silver) else None
+        return records.ASSET, CONTENT_CHANGED
+    return (records.ASSET, KILLED) if is_ahead(chain, head, *known.silver) else None
 
 
 def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, known: _Known) -> tuple[str, str] | None:
@@ -86,21 +92,21 @@ def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, kn
         found = known.heads.get(chain)
         aim = embeddings.target(ctx, spec, space, version)
         if found is None or found["input_digest"] != embeddings.expected_input(aim, head["output_digest"]):
-            return chain[0], "never materialized" if found is None else "its records or the encoder changed"
+            return chain[0], NEVER if found is None else INPUT_CHANGED
         if is_ahead(chain, found, *known.gold[space]):
-            return chain[0], _KILLED
+            return chain[0], KILLED
         asset = vectors.asset_name(space)
         indexed = known.heads.get((asset, version, partition))
         if indexed is None or indexed["input_digest"] != vectors.expected_input(
             spec, asset, found, indexed["table_path"]
         ):
-            return asset, "the index is behind gold"
+            return asset, BEHIND_GOLD
         # A partition without one entity has no collection to be counted in.
         collections = [name for name in indexed["table_path"].split(",") if name]
         if not kept.issuperset(collections):  # what a promotion left behind, wanted again
-            return asset, "its collection is not kept up any more"
+            return asset, NOT_KEPT
         if known.counted is not None and any((name, partition) not in known.counted for name in collections):
-            return asset, "the index does not agree with its receipt"
+            return asset, DISAGREES
     return None
 
 

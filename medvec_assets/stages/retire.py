@@ -6,11 +6,14 @@ Does not belong here: planning (partitions), withdrawal of subjects (the records
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from medvec_assets import partitions
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.stages import entities, generations, vectors
 from medvec_assets.stages.context import Context
-from medvec_assets.stages.due import partition_states
+from medvec_assets.stages.due import PartitionState, partition_states
 from medvec_assets.stages.manifest import UNASSIGNED, current_plan
 from medvec_assets.stages.staging import staged_keys
 from resources import tables
@@ -18,28 +21,47 @@ from resources.object_store import ObjectStore
 from resources.tables import TableSpec
 
 
+@dataclass(frozen=True)
+class Leftovers:
+    """What nobody wants any more: `partitions` to empty, and `staged` segments (partition -> keys in the lake)."""
+
+    partitions: tuple[str, ...]
+    staged: dict[str, list[str]]
+
+
+def leftovers(ctx: Context, spec: DatasetSpec, states: Callable[[], Sequence[PartitionState]]) -> Leftovers:
+    """Stored partitions that left the plan and whose successors are all current; staged vectors of finished work.
+
+    `states` is called only if there may be some.
+    """
+    planned = set(current_plan(ctx, spec)["partition"])
+    stored = (_partitions(ctx, table) for table in _tables(spec))
+    orphans = set().union(*stored) - planned - {UNASSIGNED} if planned else set()
+    staged = staged_keys(ObjectStore(ctx.lake.root), spec.id) if planned else {}
+    if not orphans and not staged:
+        return Leftovers((), {})
+    unfinished = {state.partition for state in states() if state.state != "current"}
+    return Leftovers(
+        tuple(sorted(name for name in orphans if not _successors(name, planned) & unfinished)),
+        {name: keys for name, keys in staged.items() if name not in unfinished},
+    )
+
+
 def retire(ctx: Context, spec: DatasetSpec) -> list[str]:
     """Empty every partition that is not planned any more and whose successors are all current; their names.
 
     Vectors that a killed run staged for work nobody wants any more go too.
     """
-    planned = set(current_plan(ctx, spec)["partition"])
-    stored = {table: _partitions(ctx, table) for table in _tables(spec)}
-    orphans = set().union(*stored.values()) - planned - {UNASSIGNED} if planned else set()
-    store = ObjectStore(ctx.lake.root)
-    staged = staged_keys(store, spec.id) if planned else {}
-    if not orphans and not staged:
-        return []
-    unfinished = {state.partition for state in partition_states(ctx, spec) if state.state != "current"}
-    retired = sorted(name for name in orphans if not _successors(name, planned) & unfinished)
-    for name in retired:
+    found = leftovers(ctx, spec, lambda: partition_states(ctx, spec))
+    for name in found.partitions:
         _remove_from_index(ctx, spec, name)
-        for table, present in stored.items():
-            if name in present:
+        for table in _tables(spec):
+            if name in _partitions(ctx, table):
                 _remove_from_table(ctx, table, name)
-    for key in (key for name, keys in staged.items() if name not in unfinished for key in keys):
+    store = ObjectStore(ctx.lake.root)
+    for key in (key for keys in found.staged.values() for key in keys):
         store.delete(key)
-    return retired
+    return list(found.partitions)
 
 
 def _successors(orphan: str, planned: set[str]) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from helpers.pipeline import Pipeline
 from medvec_assets.definitions import build_defs
@@ -51,13 +52,14 @@ class DagsterWorld:
     def key(self, asset: str) -> dg.AssetKey:
         return dg.AssetKey([self.pipeline.spec.id, asset])
 
-    def run(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
-        """One Dagster run of `assets` with their checks, failed or not."""
+    def run(self, *assets: str, partition: str | None = None, requested: bool = False) -> dg.ExecuteInProcessResult:
+        """One Dagster run of `assets` with their checks, failed or not; `requested`: one that automation asked for."""
         return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[self.key(asset) for asset in assets],
             partition_key=partition,
             raise_on_error=False,
+            tags={AUTOMATION_CONDITION_TAG: "true"} if requested else None,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
 

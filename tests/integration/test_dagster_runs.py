@@ -206,7 +206,7 @@ def _assert_shown(served: Served, partition: str, version: int | None = None) ->
 
 
 def test_the_daemon_evaluates_every_schedule_with_the_pipelines_own_resource(served: Served) -> None:
-    for job in ("refresh", "freshness", "full_sync"):
+    for job in ("refresh", "standing", "full_sync"):
         name = f"{DATASET}_{job}_schedule"
         answer = served.ask(
             """mutation($s: ScheduleSelector!, $t: Float) { scheduleDryRun(selectorData: $s, timestamp: $t) {
