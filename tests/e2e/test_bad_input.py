@@ -18,6 +18,7 @@ from command import (
     assert_nothing_left_over,
     commits,
     index_state,
+    lake_partitions,
     lake_state,
     sources,
 )
@@ -60,6 +61,21 @@ def test_bad_usage_exits_2_with_a_remedy(
     assert "What to do:" in result.stderr or "Usage:" in result.stderr
     assert "Traceback" not in result.stderr
     assert commits(untouched) == before
+
+
+def test_what_a_blocking_check_stopped_goes_no_further_the_next_time_either(
+    fresh: Home, catalogue: Path, tmp_path: Path
+) -> None:
+    rows = pl.read_parquet(catalogue)
+    unknown = (pl.col("collection_id") == "lctsc") & (pl.int_range(pl.len()) % 2 == 0)
+    source = tmp_path / "unlicensed.parquet"
+    licence = pl.when(unknown).then(pl.lit("none given")).otherwise("license_short_name")
+    rows.with_columns(license_short_name=licence).write_parquet(source)
+    for _ in range(2):
+        result = fresh.medvec("run", "--dataset", DATASET, **sources(source))
+        assert result.code == 1
+        assert "quarantine_share" in result.stderr and "What to do:" in result.stderr, result.stderr
+        assert lake_partitions(fresh) == {"tcga_lihc"}
 
 
 def test_an_index_that_is_down_fails_before_any_commit(done: Home, catalogue: Path, tmp_path: Path) -> None:
