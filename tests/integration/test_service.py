@@ -151,7 +151,9 @@ def test_datasets_count_what_was_filled(service: Running) -> None:
 def test_the_log_holds_routes_and_no_question(service: Running) -> None:
     _search(service, text="JANE-DOE liver")
     service.client.get("/v1/lineage/JANE-DOE?name=JANE-DOE")
-    log = service.log.read_text()
+    deadline = time.monotonic() + 30  # a line is written when its answer has been sent
+    while "GET /v1/lineage/{vector_id} 422" not in (log := service.log.read_text()):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)
     assert "POST /v1/search 200" in log
-    assert "GET /v1/lineage/{vector_id} 422" in log
     assert "JANE-DOE" not in log
