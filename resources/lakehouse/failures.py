@@ -16,6 +16,17 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from resources.errors import CommitConflict, MedvecError, StorageError
 from resources.tables import TableSpec
 
+# A folder that may not be read, and S3's answers to credentials that are wrong, expired or lack a permission.
+_DENIED = (
+    "Permission denied",
+    "os error 13",
+    "AccessDenied",
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "ExpiredToken",
+    "InvalidToken",
+)
+
 
 @contextmanager
 def named_failures(spec: TableSpec, producer: Callable[[], Exception | None] = lambda: None) -> Iterator[None]:
@@ -43,7 +54,7 @@ def _storage_error(spec: TableSpec, error: Exception) -> StorageError:
             remedy="free space on the lake's volume and run again: finished vectors are staged and adopted",
             code="disk_full",
         )
-    if "Permission denied" in text or "os error 13" in text or "AccessDenied" in text:
+    if any(mark in text for mark in _DENIED):
         return StorageError(
             f"no permission for table {spec.path}",
             remedy="check who owns the lake's folder, or the bucket's policy and credentials",

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 from deltalake import DeltaTable
 
 from resources.lakehouse.failures import named_failures
@@ -32,7 +33,19 @@ class Snapshot:
     @cached_property
     def _dataset(self) -> pads.Dataset:
         """Made once: it lists every file of the table, whatever is read of them."""
-        return self._table.to_pyarrow_dataset(schema=self.spec.schema)
+        return self._table.to_pyarrow_dataset(filesystem=self._folder, schema=self.spec.schema)
+
+    @cached_property
+    def _folder(self) -> pafs.FileSystem | None:
+        """The table's folder for Arrow to read by itself; None in a bucket, which Arrow then reads through delta-rs.
+
+        That way calls Python from Arrow's threads: a process that ends while they still read ahead hangs or crashes
+        (54 of 60 did). So only a bucket is read that way, and to its end (see `scan`).
+        """
+        if not self._table.table_uri.startswith("file://"):
+            return None
+        local, path = pafs.FileSystem.from_uri(self._table.table_uri)
+        return pafs.SubTreeFileSystem(path, local)
 
     def scan(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None, batch_rows: int = 8_192
@@ -46,7 +59,12 @@ class Snapshot:
                 batch_readahead=2,
                 fragment_readahead=1,
             )
-            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
+            reader = scanner.to_reader()
+            try:
+                yield from (batch for batch in reader if batch.num_rows)
+            finally:
+                if self._folder is None:
+                    reader.close()  # reads what is left
 
     def read(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pl.DataFrame:
         """All matching rows as a frame. For results that are known to be small."""
