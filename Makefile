@@ -19,7 +19,7 @@ test: $(STAMP)  ## lint, unit, integration and end-to-end tests on real servers 
 	$(MAKE) lint
 	$(BIN)/python -m pytest tests/unit -n 2
 	$(MAKE) servers
-	$(BIN)/python -m pytest tests/integration tests/e2e -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/e2e tests/integration -n 3 --dist loadfile --no-loadscope-reorder
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit -n 2

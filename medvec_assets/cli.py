@@ -6,12 +6,14 @@ configuration). Does not belong here: any work; heavy imports (they are inside t
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
@@ -33,6 +35,26 @@ Datasets = Annotated[list[str] | None, typer.Option("--dataset", "-d", help="Dat
 
 def main() -> None:
     """Entry point of the `medvec` script."""
+    try:
+        _main()
+    except SystemExit as end:
+        if isinstance(end.code, int) or end.code is None:
+            _leave(end.code or 0)
+        raise
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without taking the interpreter apart: a thread of Arrow's that has just read from a bucket through
+    delta-rs may still let go of a Python object, and then the end is a crash (1 of some 10) or never comes."""
+    atexit._run_exitfuncs()
+    with suppress(BrokenPipeError):  # `medvec search ... | head -1`
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _main() -> None:
     logging.getLogger("dagster").setLevel(logging.CRITICAL)  # its lines are in the UI; failures are told by ours
     try:
         app()

@@ -32,7 +32,8 @@ from medvec_assets.runtime import Runtime
 from medvec_assets.stages import embeddings, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
-from resources.errors import ConfigError, MedvecError, NotFound, StorageError
+from resources import tables
+from resources.errors import ConfigError, IndexUnavailable, MedvecError, NotFound, StorageError
 from resources.settings import Settings
 
 Totals = dict[str, int]
@@ -141,6 +142,9 @@ def run(
             for spec in specs:
                 try:
                     report.datasets[spec.id] = _Dataset(spec, runtime, instance, report).run(selection, on_partition)
+                except _NoAnswer as gone:
+                    report.add(f"{spec.id}: the run stopped, what is left would wait in vain: {gone}", gone.code)
+                    break
                 except MedvecError as error:
                     report.add(f"{spec.id}: {error}", error.code)
         report.seconds = time.monotonic() - started
@@ -177,6 +181,14 @@ def _storage_failures() -> tuple[type[Exception], ...]:
     return OSError, SQLAlchemyError, DagsterPostgresException
 
 
+class _NoAnswer(Exception):
+    """The lake or the index answers nobody: no partition and no dataset that is left could be brought up to date."""
+
+    def __init__(self, error: MedvecError) -> None:
+        super().__init__(str(error))
+        self.code = error.code
+
+
 class _Dataset:
     """One dataset's part of a run."""
 
@@ -198,13 +210,24 @@ class _Dataset:
         for number, state in enumerate(due, len(states) - len(due) + 1):
             # The whole chain, whatever of it is due: what is current costs 0.1 s, and its checks are asked again. Begun at
             # the first asset that is due, a second run would go past the blocking check that stopped the first.
-            self._execute(partition_chain(spec), f"partition {state.partition}", state.partition)
+            if not self._execute(partition_chain(spec), f"partition {state.partition}", state.partition):
+                self._stop_if_nothing_answers()
             on_partition(spec.id, number, len(states))
         with self._context() as ctx:
             retire.retire(ctx, spec)
             totals = self._totals(ctx, [state.partition for state in states])
         self._check_freshness()
         return totals
+
+    def _stop_if_nothing_answers(self) -> None:
+        """Each partition would be tried for two minutes (failures.RETRIES); one table that is damaged stops nobody."""
+        try:
+            with self._context() as ctx:
+                ctx.lake.snapshot(tables.materializations())
+                assert ctx.index is not None, "a run has an index"
+                ctx.index.describe(self._spec.id)
+        except (StorageError, IndexUnavailable) as error:
+            raise _NoAnswer(error) from error
 
     def _split(self, partitions: tuple[str, ...]) -> None:
         try:

@@ -47,6 +47,9 @@ LOG_RETENTION = "interval 90 days"
 FILE_RETENTION_DAYS = 30
 # Opening a table reads every commit since the last checkpoint: 25 ms at delta-rs' default of 100, 7 ms at 20.
 CHECKPOINT_INTERVAL = "20"
+# A request that is refused is tried for some seconds: 10 retries, the default, may take a minute each, and a step makes
+# several. A minute of 503s is for the step's own retries to survive.
+S3_OPTIONS = {"aws_conditional_put": "etag", "max_retries": "6", "retry_timeout": "60s"}
 
 # delta-rs reads these once, when it first writes. One writer to a partition and little on its way to storage: 1.3 million
 # vectors of 384 peak at 0.7 GB, otherwise at 1.5 GB, in the same time.
@@ -81,8 +84,7 @@ class Lakehouse:
     @classmethod
     def open(cls, settings: Settings) -> Lakehouse:
         # S3 endpoint, keys and region come from the usual AWS_* variables; conditional puts make commits safe.
-        options = {"aws_conditional_put": "etag"} if settings.lake.startswith("s3://") else {}
-        return cls(settings.lake, options)
+        return cls(settings.lake, S3_OPTIONS if settings.lake.startswith("s3://") else {})
 
     def uri(self, spec: TableSpec) -> str:
         return f"{self.root}/{spec.path}"

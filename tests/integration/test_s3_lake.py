@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,6 @@ from resources.lakehouse import Commit, Lakehouse
 from resources.object_store import ObjectStore, read_uri
 from resources.settings import Settings
 from resources.tables import TableSpec
-from tests.helpers import half_read
 from tests.services import SeaweedFS
 
 pytestmark = pytest.mark.integration
@@ -202,14 +199,6 @@ def test_who_may_nothing_is_told_so_and_no_secret(root: str, seaweedfs: SeaweedF
     with pytest.raises(StorageError) as error:
         ObjectStore(root).get("object", 10)
     assert error.value.code == "storage_permission" and "secret" not in str(error.value)
-
-
-def test_a_process_that_stops_reading_early_ends_in_peace(root: str) -> None:
-    half_read.fill(lake_at(root))
-    command = [sys.executable, "-m", "tests.helpers.half_read", root]
-    for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---------------------------------------------------------------- objects
