@@ -277,6 +277,14 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def roles(as_json: AsJson = False) -> None:
+    """Make the roles medvec_reader and medvec_writer on the Milvus server, with an administrator's token."""
+    from resources.vector_index.roles import ensure_roles
+
+    _show({"roles": ensure_roles(_settings())}, as_json, printing.roles)
+
+
+@app.command()
 def serve() -> None:
     """Start the Dagster UI and daemon and the REST service on this machine; Ctrl-C ends all."""
     from medvec_assets.serve import serve as start

@@ -26,6 +26,12 @@ def run(result: Result) -> Iterator[str]:
             )
 
 
+def roles(result: Result) -> Iterator[str]:
+    for role, privileges in result["roles"].items():
+        yield f"{role}: {', '.join(privileges)}"
+    yield "give a user one of them: create_user(name, password), grant_role(name, role)"
+
+
 def hits(result: Result) -> Iterator[str]:
     for number, hit in enumerate(result["hits"], 1):
         told = " · ".join(str(hit["attributes"][name]) for name in _TOLD if hit["attributes"].get(name))

@@ -102,8 +102,11 @@ class StorageError(MedvecError):
 
 class IndexUnavailable(MedvecError):
     code = "index_unavailable"
-    retryable = True
     status = 503
+
+    def __init__(self, message: str, *, remedy: str, code: str | None = None, retryable: bool = True) -> None:
+        super().__init__(message, remedy=remedy, code=code)
+        self.retryable = retryable
 
 
 class IndexInvalid(MedvecError):

@@ -57,7 +57,7 @@ def promote(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
     known = generations.of_space(ctx, spec, space)
     rising = [one for one in known if one["space_version"] == version and one["state"] == "filling"]
     if not rising:
-        return _already(spec, space, version, known)
+        return _already(ctx, spec, space, known)
     pinned = _pinned(ctx, spec, space)
     gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
     assert gold is not None  # it has a filling generation
@@ -123,13 +123,16 @@ def drop_retired(ctx: Context, spec: DatasetSpec, space: str) -> list[str]:
     return [one["collection"] for one in gone if one["state"] == "retiring"]
 
 
-def _already(spec: DatasetSpec, space: str, version: str, known: Sequence[Generation]) -> Promotion:
+def _already(ctx: Context, spec: DatasetSpec, space: str, known: Sequence[Generation]) -> Promotion:
+    """Readers see it. The aliases may not, if the promotion was killed between the two."""
+    version = spec.spaces[space].version
     live = [one for one in known if one["space_version"] == version and one["state"] == "live"]
     if not live:
         raise NotFound(
             f"{spec.id} {space} has no generation of {version}",
             remedy=f"fill one with `medvec run --dataset {spec.id}`, then promote it",
         )
+    _set_aliases(ctx, spec, space, live)
     return Promotion(spec.id, space, version, tuple(one["collection"] for one in live), changed=False)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from resources.errors import ConfigError, IndexInvalid, IndexUnavailable, MedvecError
+from resources.settings import Settings
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -28,7 +29,6 @@ _LEGACY_COLLECTION_NOT_FOUND = 4  # what a server before 2.4 may say instead
 # Milvus' merr codes that mean "not now": unavailable, out of memory, too many requests, disk full, rate limit, quota,
 # collection not fully loaded, channel or node lost. 1 is "not ready" on a server and "unexpected" on Lite.
 _NOT_NOW = frozenset({2, 3, 4, 7, 8, 9, 103, 502, 503, 901, 902, 903, 904})
-_DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 
 class Connection:
@@ -84,14 +84,32 @@ class Connection:
         said = f": {_first_line(error)}" if quotes else ""
         message = f"the vector index at {self.place} cannot {what} ({code}){said}"
         cause = error if quotes else None
-        if code in _DENIED or "auth check failure" in str(error):
+        if code == "PERMISSION_DENIED":
+            message = f"the vector index at {self.place} does not let this user {what}{said}"
+            remedy = "give the user the role medvec_writer, or medvec_reader if it only searches (`medvec roles`)"
+            raise IndexUnavailable(message, remedy=remedy, code="index_denied", retryable=False) from None
+        if code == "UNAUTHENTICATED" or "auth check failure" in str(error):
             message = f"the vector index at {self.place} refuses the token ({code})"
-            raise IndexUnavailable(message, remedy="check MEDVEC_INDEX_TOKEN and the user's roles") from None
+            remedy = "check MEDVEC_INDEX_TOKEN"
+            raise IndexUnavailable(message, remedy=remedy, code="index_denied", retryable=False) from None
         if isinstance(code, str) or self._is_transient(error) or not self._is_alive():
             raise IndexUnavailable(message, remedy=self._remedy) from cause
         raise IndexInvalid(
             message, remedy="see the server's log; `medvec verify` shows what the index holds"
         ) from cause
+
+
+def to_server(settings: Settings) -> Connection:
+    """The connection to the Milvus server at http(s)://, with the token and the authority of `settings`."""
+    remedy = "check that Milvus runs there and that MEDVEC_INDEX_URI is right (`medvec doctor`)"
+    if settings.index.startswith("https://"):
+        remedy += ", and that MEDVEC_INDEX_CA is the authority that signed its certificate"
+    token, ca = settings.index_token.get_secret_value(), settings.index_ca
+    return Connection(settings.index, token, ca=ca, lite=False, remedy=remedy, is_alive=lambda: True)
+
+
+def is_server(settings: Settings) -> bool:
+    return settings.index.startswith(("http://", "https://"))
 
 
 def error_code(error: BaseException) -> int | str | None:

@@ -21,7 +21,7 @@ from resources.errors import IndexInvalid, IndexUnavailable
 from resources.settings import Settings
 from resources.vector_index import schema
 from resources.vector_index.bulk import bulk_place
-from resources.vector_index.connection import CALL_SECONDS, Connection
+from resources.vector_index.connection import CALL_SECONDS, Connection, is_server, to_server
 from resources.vector_index.lite import lite_server
 from resources.vector_index.plan import Layout
 from resources.vector_index.requests import Requests
@@ -66,16 +66,11 @@ def open_index(settings: Settings) -> Iterator[VectorIndex]:
     Raises IndexUnavailable if nothing answers, ConfigError if MEDVEC_INDEX_CA is no certificate, or if this server
     cannot import from MEDVEC_INDEX_BULK_URI.
     """
-    uri = settings.index
-    if uri.startswith(("http://", "https://")):
-        remedy = "check that Milvus runs there and that MEDVEC_INDEX_URI is right (`medvec doctor`)"
-        if uri.startswith("https://"):
-            remedy += ", and that MEDVEC_INDEX_CA is the authority that signed its certificate"
-        token, ca = settings.index_token.get_secret_value(), settings.index_ca
-        with closing(Connection(uri, token, ca=ca, lite=False, remedy=remedy, is_alive=lambda: True)) as connection:
+    if is_server(settings):
+        with closing(to_server(settings)) as connection:
             yield VectorIndex(connection, settings)
         return
-    with lite_server(Path(uri.removeprefix("file://"))) as server:
+    with lite_server(Path(settings.index.removeprefix("file://"))) as server:
         remedy = f"run the command again (it starts Milvus Lite); see {server.folder / 'server.log'}"
         with closing(Connection(server.uri, "", lite=True, remedy=remedy, is_alive=server.is_alive)) as connection:
             yield VectorIndex(connection, settings)

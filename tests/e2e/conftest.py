@@ -11,9 +11,9 @@ from command import COHORTS, DATASET, Home, Undisturbed, index_state, lake_state
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests.services`, whatever folder pytest was started in
 
-from tests.services.fixtures import milvus_secured, postgres, seaweedfs_tls
+from tests.services.fixtures import milvus, milvus_secured, postgres, seaweedfs, seaweedfs_tls
 
-__all__ = ["milvus_secured", "postgres", "seaweedfs_tls"]
+__all__ = ["milvus", "milvus_secured", "postgres", "seaweedfs", "seaweedfs_tls"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
