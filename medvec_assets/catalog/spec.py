@@ -112,6 +112,9 @@ class DatasetSpec(_Frozen):
     quarantine_threshold: float = Field(
         default=0.01, ge=0, le=1, description="share of objects; above it a check fails"
     )
+    known_bad: dict[str, float] = Field(
+        default={}, description="cohort -> its own threshold, where its source is known to be bad and will stay so"
+    )
     sample_cohorts: tuple[str, ...] | None = Field(
         default=None, description="the cohorts `medvec run` takes without --all; None means every cohort"
     )

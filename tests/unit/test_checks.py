@@ -174,11 +174,13 @@ def test_a_column_of_another_type_fails_the_schema(filled: Pipeline) -> None:
     assert findings(filled, "embeddings")["schema"].numbers["drift"] == ["column dim is int64, declared int32"]
 
 
-@pytest.mark.parametrize(("threshold", "passed"), [(0.5, True), (0.1, False)])
-def test_the_quarantines_share_is_held_against_the_specs_threshold(
-    pipeline: Pipeline, threshold: float, passed: bool
+@pytest.mark.parametrize(
+    ("threshold", "known_bad", "passed"), [(0.5, {}, True), (0.1, {}, False), (0.1, {LUNG: 0.2}, True)]
+)
+def test_the_quarantines_share_is_held_against_the_threshold_of_the_spec_or_of_the_cohort(
+    pipeline: Pipeline, threshold: float, known_bad: dict[str, float], passed: bool
 ) -> None:
-    pipeline.spec = pipeline.spec.model_copy(update={"quarantine_threshold": threshold})
+    pipeline.spec = pipeline.spec.model_copy(update={"quarantine_threshold": threshold, "known_bad": known_bad})
     bad = [series("no-licence", LUNG, license_short_name="none given"), series("", LUNG)]
     pipeline.list_source(*ROWS, *bad)
     pipeline.run()
