@@ -1,9 +1,10 @@
 """What Dagster adds to a partition of `medvec run`: the same stages with and without it, on partitions of 20 series.
+With --s3, what a lake on S3 (SeaweedFS of the tests, on loopback) adds to the same stages on a folder.
 
 Each partition runs both ways, one after the other, in two homes that are open at once: what else the machine does
 meets both, and the difference is of a partition with itself.
 
-python -m bench.overhead [--partitions N] [--json]
+    python -m bench.overhead [--partitions N] [--s3] [--json]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,22 +97,30 @@ def _through_dagster(settings: Settings) -> Iterator[Cost]:
             yield _cost(partial(launch, partition_key=partition))
 
 
-def measure(partitions: int) -> dict[str, Any]:
+@contextmanager
+def _on_s3(folder: Path, partitions: int) -> Iterator[Settings]:
+    from tests.services import SeaweedFS
+
+    with SeaweedFS("lake") as server:
+        os.environ.update(server.environment())
+        yield _settings(folder, partitions).model_copy(update={"lake_uri": "s3://lake/bench"})
+
+
+def measure(partitions: int, s3: bool) -> dict[str, Any]:
     """Medians over the partitions but the first two, which pay for imports."""
-    folder = Path(tempfile.mkdtemp(prefix="medvec-bench-"))
-    try:
-        ways = (
-            _bare(_settings(folder / "bare", partitions)),
-            _through_dagster(_settings(folder / "dagster", partitions)),
-        )
-        pairs = list(zip(*ways, strict=True))[2:]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder, other = Path(tempfile.mkdtemp(prefix="medvec-bench-")), "s3" if s3 else "dagster"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if s3:
+            way = _bare(stack.enter_context(_on_s3(folder / other, partitions)))
+        else:
+            way = _through_dagster(_settings(folder / other, partitions))
+        pairs = list(zip(_bare(_settings(folder / "bare", partitions)), way, strict=True))[2:]
     found: dict[str, Any] = {"partitions": partitions}
     for number, kind in enumerate(("seconds", "processor_seconds")):
-        bare, dagster = ([pair[way][number] for pair in pairs] for way in (0, 1))
-        added = [through - alone for alone, through in zip(bare, dagster, strict=True)]
-        for name, values in (("bare", bare), ("dagster", dagster), ("overhead", added)):
+        bare, dearer = ([pair[way][number] for pair in pairs] for way in (0, 1))
+        added = [dear - alone for alone, dear in zip(bare, dearer, strict=True)]
+        for name, values in (("bare", bare), (other, dearer), ("overhead", added)):
             found[f"{name}_{kind}"] = round(statistics.median(values), 3)
     return found
 
@@ -119,8 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What Dagster adds to a partition")
     parser.add_argument("--partitions", type=int, default=12)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--s3", action="store_true")
     options = parser.parse_args()
-    result = measure(options.partitions)
+    result = measure(options.partitions, options.s3)
     print(json.dumps(result) if options.json else "\n".join(f"{name:28} {value}" for name, value in result.items()))
 
 
