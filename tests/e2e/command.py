@@ -131,8 +131,8 @@ class Undisturbed:
     index: dict[str, dict[str, Any]]
 
 
-def finished(process: subprocess.Popen[str]) -> Result:
-    stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+def finished(process: subprocess.Popen[str], seconds: float = DEADLINE_SECONDS) -> Result:
+    stdout, stderr = process.communicate(timeout=seconds)
     return Result(process.returncode, stdout, stderr)
 
 

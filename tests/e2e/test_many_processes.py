@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from command import COLLECTION, DATASET, Home, finished, index_state, lake_state, sources
+from command import COLLECTION, DATASET, DEADLINE_SECONDS, Home, finished, index_state, lake_state, sources
 
 from resources import tables
 from resources.audit import Audit
@@ -66,11 +66,12 @@ def test_processes_that_share_a_lake_and_a_server_end_where_one_ends_alone(
         "run", "--dataset", DATASET, "--partition", cohorts[0][0]
     )  # lists the source: the rest have partitions
     running = [home.start(*arguments(names)) for home, names in zip(homes, cohorts, strict=True)]
-    results = [finished(process) for process in running]
+    results = [finished(process, DEADLINE_SECONDS + 60 * EACH) for process in running]
     assert [(result.code, result.stderr) for result in results] == [(0, "")] * PROCESSES
 
     alone = Home(tmp_path / "alone", sources(catalogue))
-    alone.fine("run", "--dataset", DATASET, "--all")
+    result = finished(alone.start("run", "--dataset", DATASET, "--all"), DEADLINE_SECONDS + 10 * PROCESSES * EACH)
+    assert (result.code, result.stderr) == (0, "")
     assert lake_state(homes[0]) == lake_state(alone)
     assert index_state(homes[0]) == index_state(alone)
     lake = Lakehouse.open(homes[0].settings())
