@@ -62,9 +62,8 @@ def test_processes_that_share_a_lake_and_a_server_end_where_one_ends_alone(
     def arguments(names: list[str]) -> list[str]:
         return ["run", "--dataset", DATASET, "--json", *(word for name in names for word in ("--partition", name))]
 
-    homes[0].fine(
-        "run", "--dataset", DATASET, "--partition", cohorts[0][0]
-    )  # lists the source: the rest have partitions
+    # Lists the source: before it there are no partitions to ask for.
+    homes[0].fine("run", "--dataset", DATASET, "--partition", cohorts[0][0])
     running = [home.start(*arguments(names)) for home, names in zip(homes, cohorts, strict=True)]
     results = [finished(process, DEADLINE_SECONDS + 60 * EACH) for process in running]
     assert [(result.code, result.stderr) for result in results] == [(0, "")] * PROCESSES
