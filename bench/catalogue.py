@@ -15,15 +15,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
+from bench import world
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.query.search import SearchEngine, SearchRequest
 from medvec_assets.runner import dagster_instance
@@ -38,7 +37,7 @@ CLIENTS = (1, 8)
 
 
 def measure(home: Path, server: str) -> dict[str, Any]:
-    with _served(server) as (given, index_folder):
+    with world.served(server) as (given, index_folder):
         settings = Settings(home=home, **given)
         variables = {f"MEDVEC_{name.upper()}": str(value) for name, value in given.items()} | {"MEDVEC_HOME": str(home)}
         known = _steps(settings).keys()
@@ -62,17 +61,6 @@ def measure(home: Path, server: str) -> dict[str, Any]:
         report["bytes"] = _sizes(settings, index_folder or home / "index", verified["collections"][0]["indexed"])
         report["search_ms"] = _searches(settings)
     return report
-
-
-@contextmanager
-def _served(server: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    if server == "lite":
-        yield {}, None
-        return
-    from tests.services import Milvus
-
-    with Milvus() as milvus:
-        yield {"index_uri": milvus.uri}, milvus.folder / "data"
 
 
 def _medvec(variables: dict[str, str], *arguments: str) -> tuple[dict[str, Any], float, int]:

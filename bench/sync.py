@@ -51,7 +51,10 @@ class Clustered:
 def measure(count: int, rounds: int, server: str) -> dict[str, Any]:
     """Seconds of a full sync, of the bare client, of a sync without change and of one with 1 % changed."""
     times: dict[str, list[float]] = defaultdict(list)
-    with _served(server) as (given, place):
+    with world.served(server) as (given, data):
+        place = data / "bulk" if data else None
+        if place is not None:
+            place.mkdir()
         for _ in range(rounds):
             with world.home(count, distinct=True) as (settings, spec):
                 settings = Settings(home=settings.home, sources=settings.sources, **given)
@@ -73,20 +76,6 @@ def measure(count: int, rounds: int, server: str) -> dict[str, Any]:
             "import_over_bare": round(median["bare_import"] / median["import"], 3),
         }
     return report
-
-
-@contextmanager
-def _served(server: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Settings of the index, and the folder that its server imports from."""
-    if server == "lite":
-        yield {}, None
-        return
-    from tests.services import Milvus
-
-    with Milvus() as milvus:
-        place = milvus.folder / "data" / "bulk"
-        place.mkdir()
-        yield milvus.settings, place
 
 
 def _round(settings: Settings, spec: Any, place: Path | None, times: dict[str, list[float]]) -> None:

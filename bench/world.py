@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import idc_index_data
 import numpy as np
@@ -100,3 +101,15 @@ def _write_series(number: int, path: Path) -> None:
 
 def context(settings: Settings, index: object | None = None) -> Context:
     return Context(settings, Lakehouse.open(settings), "bench", index=index)  # type: ignore[arg-type]
+
+
+@contextmanager
+def served(server: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """Settings of the index on `lite` or `milvus`, and the folder where a server, which is the tests' own, keeps its data."""
+    if server == "lite":
+        yield {}, None
+        return
+    from tests.services import Milvus
+
+    with Milvus() as milvus:
+        yield milvus.settings, milvus.folder / "data"
