@@ -1,4 +1,4 @@
-"""The roles that `medvec roles` makes: enough for the work, and each privilege needed for some of it."""
+"""The roles that `medvec roles` makes: enough for the work, and a reader that changes nothing."""
 
 from __future__ import annotations
 
