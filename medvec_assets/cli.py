@@ -46,7 +46,7 @@ def main() -> None:
 
 def _leave(code: int) -> NoReturn:
     """End the process without taking the interpreter apart: a thread of Arrow's that has just read from a bucket through
-    delta-rs may still let go of a Python object, and then the end is a crash (1 of some 10) or never comes."""
+    delta-rs may still let go of a Python object, and then the end is now and then a crash, or never comes."""
     atexit._run_exitfuncs()
     with suppress(BrokenPipeError):  # `medvec search ... | head -1`
         sys.stdout.flush()
