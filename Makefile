@@ -4,6 +4,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Set in many images. The install leaves byte code out (it takes as long as the packages); without it each `medvec` that
+# the tests start would compile its thousands of modules again.
+export PYTHONDONTWRITEBYTECODE :=
 QUESTION ?= contrast enhanced CT of the liver
 
 .PHONY: run test unit integration e2e serve servers bench lint format setup clean
