@@ -22,7 +22,7 @@ from medvec_assets.stages.context import Context
 from resources.audit import Audit
 from resources.lakehouse import Lakehouse, lake
 from resources.settings import Settings
-from resources.vector_index import CollectionInfo
+from resources.vector_index import CollectionInfo, planned
 
 ROUNDS = 7
 MERGE_EVERY = lake.MERGE_EVERY
@@ -45,9 +45,8 @@ def _run_partition(ctx: Context, number: int) -> None:
             input_digest=f"{number:064}",
             output_digest=f"{number:064}",
         )
-    vectors.write_receipt(
-        ctx, TCIA_CATALOG, CollectionInfo("c", "uuid", 384, {}), partition, number, 100, f"{number:064}"
-    )
+    info = CollectionInfo("c", "uuid", 384, {}, planned(100, 384))
+    vectors.write_receipt(ctx, TCIA_CATALOG, info, partition, number, 100, f"{number:064}")
 
 
 def _milliseconds(read: Callable[[], object]) -> float:

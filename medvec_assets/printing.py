@@ -65,13 +65,14 @@ def _mend(collections: list[Result]) -> str:
         return "medvec sync --vectors"
     held = [one for one in collections if one["indexed"] == one["desired"] and not one["missing"] and not one["stale"]]
     if all(one["ok"] or one in held for one in collections):  # all that is left is recall
-        return "raise ef_search of the space in its spec, then medvec sync"
+        return "raise nprobe (HNSW: ef_search) of the space in its spec, then medvec sync"
     return "medvec sync --full"
 
 
 def _recall(scopes: list[Result]) -> Iterator[str]:
     for scope in scopes:
-        yield f"  recall@10 {scope['recall']:.4f} in {scope['scope']} ({scope['entities']:,} entities, ef {scope['ef']})"
+        width = ", ".join(f"{name} {scope[name]}" for name in ("ef", "nprobe") if scope[name]) or "exact search"
+        yield f"  recall@10 {scope['recall']:.4f} in {scope['scope']} ({scope['entities']:,} entities, {width})"
 
 
 def promoted(result: Result) -> Iterator[str]:

@@ -207,14 +207,15 @@ class _Dataset:
             states = self._selected(ctx, selection)
         due = [state for state in states if state.state != "current"]
         on_partition(spec.id, len(states) - len(due), len(states))
-        for number, state in enumerate(due, len(states) - len(due) + 1):
-            # The whole chain, whatever of it is due: what is current costs 0.1 s, and its checks are asked again. Begun at
-            # the first asset that is due, a second run would go past the blocking check that stopped the first.
-            if not self._execute(partition_chain(spec), f"partition {state.partition}", state.partition):
-                self._stop_if_nothing_answers()
-            on_partition(spec.id, number, len(states))
-        with self._context() as ctx:
+        with self._context() as ctx, ctx.index.settled_once():
+            for number, state in enumerate(due, len(states) - len(due) + 1):
+                # The whole chain, whatever of it is due: what is current costs 0.1 s, and its checks are asked again. Begun
+                # at the first asset that is due, a second run would go past the blocking check that stopped the first.
+                if not self._execute(partition_chain(spec), f"partition {state.partition}", state.partition):
+                    self._stop_if_nothing_answers()
+                on_partition(spec.id, number, len(states))
             retire.retire(ctx, spec)
+            vectors.settle(ctx, spec)
             totals = self._totals(ctx, [state.partition for state in states])
         self._check_freshness()
         return totals

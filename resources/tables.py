@@ -159,6 +159,7 @@ INDEX_RECALL = _schema(
     ("recall", pa.float64()),
     ("run_id", _STR),
     ("measured_at", _TS),
+    optional=(("nprobe", _I64),),  # not in measurements of before 0.3, all of HNSW
 )
 GENERATIONS = _schema(
     ("dataset", _STR),

@@ -44,8 +44,10 @@ class Space(_Frozen):
     expected_entities: int | None = Field(
         default=None, ge=1, description="plan for so many vectors; None: one for each object of the dataset's plan"
     )
-    index_type: Literal["FLAT", "HNSW"] | None = None
+    index_type: Literal["FLAT", "HNSW", "IVF_FLAT"] | None = None
     shards: int | None = Field(default=None, ge=1, le=16)  # 16 is what a server accepts as shipped
+    nlist: int | None = Field(default=None, ge=1, le=65_536)
+    nprobe: int | None = Field(default=None, ge=1, le=65_536)
     hnsw_m: int | None = Field(default=None, ge=4, le=64)
     ef_construction: int | None = Field(default=None, ge=16)
     ef_search: int | None = Field(default=None, ge=16)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import AccessTier, DatasetSpec
-from medvec_assets.query.rows import one_of, read
+from medvec_assets.query.rows import read
 from resources import encoders, tables
 from resources.policy import residency_refusal
 from resources.settings import Settings
@@ -113,11 +113,21 @@ def live_spaces(settings: Settings, lake: Lakehouse) -> list[LiveSpace]:
     return found
 
 
-def partitions_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[str, list[str]]:
-    """The partitions of each of `cohorts` that `dataset` has; a cohort it does not have is left out."""
-    rows = read(lake, tables.partitions(dataset), ["cohort", "partition"], one_of("cohort", cohorts))
-    grouped = rows.sort("cohort", "partition").group_by("cohort", maintain_order=True).agg("partition")
-    return dict(grouped.iter_rows())
+@dataclass(frozen=True)
+class PlannedCohort:
+    """Where a cohort's records are: its partitions, and their share (0 to 1) of the dataset's objects."""
+
+    partitions: tuple[str, ...]
+    share: float
+
+
+def cohorts_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[str, PlannedCohort]:
+    """Those of `cohorts` that `dataset` has."""
+    plan = read(lake, tables.partitions(dataset), ["cohort", "partition", "objects"])
+    share = pl.col("objects").sum() / plan["objects"].sum()
+    asked = plan.filter(pl.col("cohort").is_in(list(cohorts))).sort("partition")
+    found = asked.group_by("cohort").agg("partition", share=share)
+    return {cohort: PlannedCohort(tuple(partitions), of_all) for cohort, partitions, of_all in found.iter_rows()}
 
 
 def published_datasets(settings: Settings, lake: Lakehouse) -> list[PublishedDataset]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.fingerprints import vector_id
-from medvec_assets.query.published import LiveSpace, live_spaces, partitions_of, visible
+from medvec_assets.query.published import LiveSpace, PlannedCohort, cohorts_of, live_spaces, visible
 from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector
 from resources import encoders
 from resources.errors import IndexUnavailable, IntegrityError, NotFound, PolicyRefused, QueryInvalid
@@ -137,8 +137,8 @@ class SearchEngine:
         collections = {live: self._collection(live) for live in scopes}
         _check_comparable(query, collections)
         found: list[_Found] = []
-        for live, partitions in scopes.items():
-            found += self._neighbours(query, live, collections[live], partitions, request.limit)
+        for live, scope in scopes.items():
+            found += self._neighbours(query, live, collections[live], scope, request.limit)
         return self._hits(sorted(found, key=lambda one: one.rank)[: request.limit])
 
     def _candidates(self, request: SearchRequest) -> list[LiveSpace]:
@@ -233,21 +233,22 @@ class SearchEngine:
                     places.append((live, row))
         return places
 
-    def _scopes(self, targets: list[LiveSpace], cohorts: tuple[str, ...]) -> dict[LiveSpace, list[str] | None]:
-        """Which partitions to search in each target; None means all of them."""
+    def _scopes(self, targets: list[LiveSpace], cohorts: tuple[str, ...]) -> dict[LiveSpace, PlannedCohort | None]:
+        """The chosen cohorts of each target as one; None means all there are."""
         if not cohorts:
             return dict.fromkeys(targets)
-        by_dataset = {name: partitions_of(self._lake, name, cohorts) for name in {live.dataset for live in targets}}
+        by_dataset = {name: cohorts_of(self._lake, name, cohorts) for name in {live.dataset for live in targets}}
         unknown = set(cohorts).difference(*by_dataset.values())
         if unknown:
             raise NotFound(
                 f"there is no cohort {', '.join(sorted(unknown))} in {', '.join(sorted(by_dataset))}",
                 remedy="list the cohorts: medvec partitions DATASET, or GET /v1/datasets",
             )
-        scopes: dict[LiveSpace, list[str] | None] = {}
+        scopes: dict[LiveSpace, PlannedCohort | None] = {}
         for live in targets:
-            if partitions := sorted({name for names in by_dataset[live.dataset].values() for name in names}):
-                scopes[live] = partitions
+            if chosen := by_dataset[live.dataset].values():
+                partitions = sorted(name for cohort in chosen for name in cohort.partitions)
+                scopes[live] = PlannedCohort(tuple(partitions), sum(cohort.share for cohort in chosen))
         return scopes
 
     def _collection(self, live: LiveSpace) -> CollectionInfo:
@@ -260,11 +261,15 @@ class SearchEngine:
         return info
 
     def _neighbours(
-        self, query: _Query, live: LiveSpace, info: CollectionInfo, partitions: list[str] | None, limit: int
+        self, query: _Query, live: LiveSpace, info: CollectionInfo, scope: PlannedCohort | None, limit: int
     ) -> list[_Found]:
         wanted = limit if query.source_entity is None else limit + 1  # its own entity is dropped below
         [nearest] = self._index.search(
-            live.collection, query.vector[np.newaxis, :], wanted, ef=info.ef_search, partitions=partitions
+            live.collection,
+            query.vector[np.newaxis, :],
+            wanted,
+            params=info.declared.search_params(wanted, scope.share if scope else 1.0),
+            partitions=scope.partitions if scope else None,
         )
         digest = info.properties["medvec.weights_digest"]
         return [

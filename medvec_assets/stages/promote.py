@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import embeddings, generations, recall
+from medvec_assets.stages import embeddings, generations, recall, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from medvec_assets.stages.generations import Generation
@@ -61,6 +61,7 @@ def promote(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
     pinned = _pinned(ctx, spec, space)
     gold = ctx.lake.snapshot(tables.embeddings(spec.id, space))
     assert gold is not None  # it has a filling generation
+    vectors.settle(ctx, spec)  # a run that was killed may have left that, and recall is less until then
     found = [one for generation in rising for one in recall.measure_and_record(ctx, spec, space, generation, gold)]
     reasons = _against(ctx, spec, space, known, rising) + recall.shortfalls(found)
     if reasons:

@@ -37,21 +37,25 @@ MIN_RECALL, MIN_COHORT_RECALL = 0.98, 0.95
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of the K best in one scope (`everything` or a cohort) of `entities` entities."""
+    """Recall of the K best in one scope (`everything` or a cohort) of `entities` entities, searched with HNSW's `ef` or
+    IVF_FLAT's `nprobe`; 0 where the index has no such thing."""
 
     scope: str
     entities: int
     queries: int
     ef: int
+    nprobe: int
     recall: float
 
 
 @dataclass
 class _Scope:
-    """A part of the collection and the best exact scores in it so far, float32 [queries, at most K]."""
+    """A part of the collection, `share` of the plan's objects, and the best exact scores in it so far, float32 [queries,
+    at most K]."""
 
     name: str
     partitions: list[str] | None
+    share: float
     best: NDArray[np.float32]
     entities: int = 0
 
@@ -101,14 +105,13 @@ def measure_and_record(
 def measure(
     ctx: Context, spec: DatasetSpec, generation: Generation, gold: Snapshot, queries: int = QUERIES
 ) -> list[Recall]:
-    """Recall over the whole collection and within its smallest and its largest cohort, against `gold`, at the
-    collection's own ef. Nothing where gold has no rows of it or the collection is missing."""
+    """Recall over the whole collection and within its smallest and its largest cohort, against `gold`, as widely as
+    readers look. Nothing where gold has no rows of it or the collection is missing."""
     assert ctx.index is not None, "recall needs a context with an index"
     info = ctx.index.describe(generation["collection"])
     asked = _queries(gold, generation, queries)
     if info is None or not len(asked):
         return []
-    ef = info.ef_search
     scopes = _scopes(ctx, spec, gold, generation["space_version"], len(asked))
     for partition in sorted(gold.partition_values("partition")):
         for block in _blocks(spec, gold, generation, partition):
@@ -118,11 +121,13 @@ def measure(
                     scope.add(scores)
     found = []
     for scope in (scope for scope in scopes if scope.entities):
-        hits = ctx.index.search(generation["collection"], asked, K, ef=ef, partitions=scope.partitions)
+        params = info.declared.search_params(K, scope.share)
+        hits = ctx.index.search(generation["collection"], asked, K, params=params, partitions=scope.partitions)
         floors = scope.best.min(axis=1) - TIE
         right = [sum(hit.score >= floor for hit in some) for some, floor in zip(hits, floors, strict=True)]
-        recall = float(np.mean(right)) / scope.best.shape[1]
-        found.append(Recall(scope.name, scope.entities, len(asked), ef, round(recall, 4)))
+        recall = round(float(np.mean(right)) / scope.best.shape[1], 4)
+        widths = params.get("ef", 0), params.get("nprobe", 0)
+        found.append(Recall(scope.name, scope.entities, len(asked), *widths, recall))
     return found
 
 
@@ -148,15 +153,16 @@ def _queries(gold: Snapshot, generation: Generation, count: int) -> NDArray[np.f
 
 def _scopes(ctx: Context, spec: DatasetSpec, gold: Snapshot, space_version: str, asked: int) -> list[_Scope]:
     """Everything, and the smallest and the largest embedded cohort of at least K objects."""
-    present = gold.partition_values("partition")
-    plan = current_plan(ctx, spec).filter(pl.col("partition").is_in(sorted(present)))
-    cohorts = plan.group_by("cohort").agg(pl.col("partition").sort(), pl.col("objects").sum())
-    sized = cohorts.filter(pl.col("objects") >= K).sort("objects", "cohort").select("cohort", "partition").rows()
+    plan, present = current_plan(ctx, spec), gold.partition_values("partition")
+    share = pl.col("objects").sum() / plan["objects"].sum()
+    embedded = plan.filter(pl.col("partition").is_in(sorted(present)))
+    cohorts = embedded.group_by("cohort").agg(pl.col("partition").sort(), pl.col("objects").sum(), share=share)
+    sized = cohorts.filter(pl.col("objects") >= K).sort("objects", "cohort")
     none = np.empty((asked, 0), np.float32)
-    scopes = [_Scope(EVERYTHING, None, none)]
-    for cohort, partitions in dict([*sized[:1], *sized[-1:]]).items():
-        scopes.append(_Scope(cohort, partitions, none))
-    return scopes
+    scopes = {EVERYTHING: _Scope(EVERYTHING, None, 1.0, none)}
+    for cohort, partitions, of_all in pl.concat([sized[:1], sized[-1:]])["cohort", "partition", "share"].rows():
+        scopes[cohort] = _Scope(cohort, partitions, of_all, none)
+    return list(scopes.values())
 
 
 def _blocks(spec: DatasetSpec, gold: Snapshot, generation: Generation, partition: str) -> list[NDArray[np.float32]]:

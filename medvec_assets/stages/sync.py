@@ -15,9 +15,12 @@ from medvec_assets.stages.manifest import current_plan
 
 def sync_all(ctx: Context, spec: DatasetSpec, *, full: bool, floats: bool = False) -> Iterator[vectors.Synced]:
     """Reconcile every planned partition that has embeddings, in every space."""
+    assert ctx.index is not None, "a sync needs a context with an index"
     planned = set(current_plan(ctx, spec)["partition"])
-    for space in spec.spaces:
-        asset, version = embeddings.asset_name(space), spec.spaces[space].version
-        heads = ctx.audit.latest(spec.id)
-        for partition in sorted(p for (name, at, p) in heads if (name, at) == (asset, version) and p in planned):
-            yield from vectors.build(ctx, spec, space, partition, full=full, floats=floats)
+    with ctx.index.settled_once():
+        for space in spec.spaces:
+            asset, version = embeddings.asset_name(space), spec.spaces[space].version
+            heads = ctx.audit.latest(spec.id)
+            for partition in sorted(p for (name, at, p) in heads if (name, at) == (asset, version) and p in planned):
+                yield from vectors.build(ctx, spec, space, partition, full=full, floats=floats)
+        vectors.settle(ctx, spec)

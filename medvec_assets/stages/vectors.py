@@ -239,6 +239,15 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
     return Synced(info.name, partition, len(stale), len(extra), count - len(stale), digest)
 
 
+def settle(ctx: Context, spec: DatasetSpec) -> None:
+    """Settle every maintained collection of the dataset: also what a run that was killed had put off."""
+    index = _index(ctx)
+    for space in spec.spaces:
+        for generation in generations.of_space(ctx, spec, space):
+            if generation["state"] in generations.MAINTAINED and index.describe(generation["collection"]) is not None:
+                index.settle(generation["collection"])
+
+
 def other_vectors(index: VectorIndex, collection: str, held: Held, chosen: pl.DataFrame) -> set[str]:
     """Ids of those `chosen` entities (rows of `entities.desired`) that the index holds with another vector than gold.
 

@@ -6,9 +6,8 @@ differently. Does not belong here: which entities should be there (sync), genera
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,13 +23,14 @@ from resources.vector_index.bulk import bulk_place
 from resources.vector_index.connection import CALL_SECONDS, Connection, is_server, to_server
 from resources.vector_index.lite import lite_server
 from resources.vector_index.plan import Layout
-from resources.vector_index.requests import Requests
 from resources.vector_index.rows import slices
+from resources.vector_index.settling import Settling
 from resources.vector_index.types import (
     EF_SEARCH_KEY,
     ENTITY_FIELDS,
     MAX_RESULT_ROWS,
     METRIC_KEY,
+    NPROBE_KEY,
     SCALAR_FIELDS,
     UUID_KEY,
     CollectionInfo,
@@ -53,9 +53,6 @@ GET_IDS = 1_000  # 5 MB of 1280-d vectors
 DOUBLED = ""  # no fingerprint: what has it differs from whatever is wanted
 SEARCH_HITS = 100_000  # queries x limit in one request: about 50 MB of hits
 DELETED_SHARE = 0.2  # of what a collection stores; under it a server merges segment by segment when it sees fit
-SETTLE_SECONDS = 3_600.0  # 1 M x 384 rows took 616 s on two cores
-VISIBLE_SECONDS = 120.0  # 2.3.5 looks for new segments of a loaded collection every 10 s
-_POLL_SECONDS = 0.5
 
 
 @contextmanager
@@ -76,7 +73,7 @@ def open_index(settings: Settings) -> Iterator[VectorIndex]:
             yield VectorIndex(connection, settings)
 
 
-class VectorIndex(Requests):
+class VectorIndex(Settling):
     """The collections of one server. Safe to share between threads.
 
     Every method raises IndexUnavailable if the server does not answer and IndexInvalid if it refuses.
@@ -103,12 +100,18 @@ class VectorIndex(Requests):
             return None
         properties = {str(key): str(value) for key, value in found.get("properties", {}).items()}
         own = {key: value for key, value in properties.items() if not schema.is_reserved(key)}
-        return CollectionInfo(found["collection_name"], properties.get(UUID_KEY, ""), schema.dimension(found), own)
+        return CollectionInfo(
+            found["collection_name"],
+            properties.get(UUID_KEY, ""),
+            schema.dimension(found),
+            own,
+            schema.declared(properties),
+        )
 
     def ensure(self, spec: CollectionSpec) -> CollectionInfo:
         """The collection, made with a fresh uuid if absent. IndexInvalid if one of that name is not `spec`'s kind.
 
-        Of a layout only `ef_search` is brought up to date where the collection exists: `layout` tells of the rest.
+        Of a layout only how widely to look is brought up to date where the collection exists: `layout` tells of the rest.
         """
         found = self._description(spec.name)
         if found is None:
@@ -126,9 +129,10 @@ class VectorIndex(Requests):
                 f"collection {spec.name} holds {have}, not {spec.dim} dimensions, metric {spec.metric}, made by medvec",
                 remedy="drop it and sync again, or use another generation",
             )
-        if info.properties.get(EF_SEARCH_KEY) != str(spec.layout.ef_search):
-            self._set_property(spec.name, EF_SEARCH_KEY, str(spec.layout.ef_search))
-            info.properties[EF_SEARCH_KEY] = str(spec.layout.ef_search)
+        widths = {EF_SEARCH_KEY: str(spec.layout.ef_search), NPROBE_KEY: str(spec.layout.nprobe)}
+        if not widths.items() <= info.properties.items():
+            self._set_properties(spec.name, widths)
+            info = self.describe(spec.name) or info
         self._ensure_index(spec.name)
         return info
 
@@ -240,16 +244,6 @@ class VectorIndex(Requests):
         self._settle_imports(name, partition)
         self._delete(name, partition_filter(partition))
 
-    def settle(self, name: str) -> None:
-        """Makes what was written durable, indexed and loaded: on Lite each call on unflushed rows takes seconds.
-
-        Raises IndexUnavailable if the index is not built within SETTLE_SECONDS.
-        """
-        self._connection.call(f"flush {name}", lambda client: client.flush(name, timeout=CALL_SECONDS))
-        self._ensure_index(name)
-        self._await_index(name)
-        self._load(name)
-
     def compact(self, name: str) -> bool:
         """Asks the server to give up the space of deleted entities; does not wait. False where there is little of it, or
         nothing was begun: Lite gives it up at every flush, and answers that it began nothing.
@@ -261,12 +255,18 @@ class VectorIndex(Requests):
         return self._deleted_share(name) >= DELETED_SHARE and self._connection.call(f"compact {name}", ask) > 0
 
     def search(
-        self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None
+        self,
+        name: str,
+        vectors: NDArray[np.float32],
+        limit: int,
+        *,
+        params: Mapping[str, int],
+        partitions: Sequence[str] | None = None,
     ) -> list[list[IndexHit]]:
         """The `limit` (at most 16,384) most similar entities of each of `vectors`, float32 [n, dim], best first.
 
         What was written before the last `settle` is found; later writes within seconds (Bounded consistency).
-        `name` may be an alias. `ef` is HNSW's beam, raised to `limit` where smaller: a narrow beam finds too few.
+        `name` may be an alias. `params` are its layout's search_params for this limit and these partitions.
         `partitions` restricts the search; an empty sequence finds nothing.
         """
         if partitions is not None and not partitions:
@@ -278,8 +278,8 @@ class VectorIndex(Requests):
         at_once = max(1, min(1_000, SEARCH_HITS // limit))
 
         def ask(client: MilvusClient, data: list[Any]) -> Any:
-            params = {"params": {"ef": max(ef, limit)}}
-            options: dict[str, Any] = {"search_params": params, "anns_field": "vector", "timeout": CALL_SECONDS}
+            widths = {"params": dict(params)}
+            options: dict[str, Any] = {"search_params": widths, "anns_field": "vector", "timeout": CALL_SECONDS}
             return client.search(
                 name, data=data, filter=where, limit=limit, output_fields=list(SCALAR_FIELDS), **options
             )
@@ -300,9 +300,9 @@ class VectorIndex(Requests):
 
     # -- how
 
-    def _set_property(self, name: str, key: str, value: str) -> None:
+    def _set_properties(self, name: str, values: dict[str, str]) -> None:
         self._connection.call(
-            f"set {key} of {name}", lambda client: client.alter_collection_properties(name, {key: value})
+            f"set properties of {name}", lambda client: client.alter_collection_properties(name, values)
         )
 
     def _settle_imports(self, name: str, partition: str) -> int:
@@ -317,44 +317,6 @@ class VectorIndex(Requests):
         found = self._await_rows(name, partition_filter(partition), imported) if imported else 0
         self._bulk.clear(name, partition)
         return found
-
-    def _await_index(self, name: str) -> None:
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not self._connection.call(f"describe the index of {name}", lambda client: schema.is_built(client, name)):
-            if time.monotonic() > deadline:
-                raise IndexUnavailable(
-                    f"the index of {name} was not built within {SETTLE_SECONDS:.0f} s",
-                    remedy="see the server's log and its index nodes, then run `medvec sync` again",
-                )
-            time.sleep(_POLL_SECONDS)
-
-    def _await_rows(self, name: str, where: str, imported: int) -> int:
-        """How many are counted, once they are all that were imported: a loaded collection shows them when they are
-        indexed and it looks for new segments. `refresh_load` makes it look at once, 4 s of 20 sooner; in one run of two
-        it then refused to count for seconds (503), so it is left alone."""
-        self._await_index(name)
-        deadline = time.monotonic() + VISIBLE_SECONDS
-        while True:
-            late = time.monotonic() > deadline
-            try:
-                found = self._counted(name, where)
-            except IndexUnavailable:  # it may refuse for a second while segments are moved
-                if late:
-                    raise
-                found = 0
-            if found >= imported:
-                return found
-            if late:
-                raise IndexUnavailable(
-                    f"of {imported} entities imported into {name} {found} are there",
-                    remedy="see the server's log and its query nodes, then run `medvec sync` again",
-                )
-            time.sleep(_POLL_SECONDS)
-
-    def _ensure_index(self, name: str) -> None:
-        properties = (self._description(name) or {}).get("properties", {})
-        ensure = partial(schema.ensure_indexes, name=name, properties=properties, lite=self._connection.lite)
-        self._connection.call(f"index {name}", ensure)
 
     def _delete(self, name: str, where: str) -> int:
         """Deletes what fits `where` and returns its number.

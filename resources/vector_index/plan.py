@@ -1,49 +1,73 @@
 """How a collection is laid out for its size: write channels, index, build and search parameters. Pure.
 
-Belongs here: the table, and how two layouts differ. Does not belong here: how many entities a collection will have
-(stages.vectors), making it (schema).
+Belongs here: the table, how widely a search looks, and how two layouts differ. Does not belong here: how many entities a
+collection will have (stages.vectors), making it (schema).
 
-Only FLAT and HNSW are planned: DISKANN's build never ends on 2.3.5, and IVF was not measured on any server.
+IVF_FLAT is planned, and HNSW made where a spec asks for it: HNSW loses copies of one vector, which a cohort of many
+partitions has (ADR 0011). DISKANN's build never ends on 2.3.5.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-FLAT, HNSW = "FLAT", "HNSW"
-INDEX_TYPES = (FLAT, HNSW)
+FLAT, HNSW, IVF_FLAT = "FLAT", "HNSW", "IVF_FLAT"
+INDEX_TYPES = (FLAT, HNSW, IVF_FLAT)
 # Exact search of 10,000 x 384 takes 2-4 ms on one core, less than the rest of a request; nothing is built or missed.
 FLAT_FLOATS = 4_000_000
+FEW_HITS = 100  # so many of the best neighbours lie in the lists that are near; more reach farther
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is decided when a collection is made. `hnsw_m`, `ef_construction` and `ef_search` mean nothing to FLAT.
+    """What is decided when a collection is made; of `nlist` and what begins with `hnsw` or `ef` only what is its type's
+    matters. `nprobe` and `ef_search`, which say how widely to look, may change later.
 
-    `ef_search` is the beam at which recall@10 is at least .98, and .95 in every cohort: it may change later.
+    A server builds one index for each segment (1 GB at most), so that `nlist` is of a segment, and made smaller for a
+    small one.
     """
 
     index_type: str
     shards: int
-    hnsw_m: int
-    ef_construction: int
-    ef_search: int
+    nlist: int
+    nprobe: int
+    hnsw_m: int = 16
+    ef_construction: int = 200
+    ef_search: int = 256
 
     @property
     def build_params(self) -> dict[str, int]:
-        return {"M": self.hnsw_m, "efConstruction": self.ef_construction} if self.index_type == HNSW else {}
+        return {
+            FLAT: {},
+            HNSW: {"M": self.hnsw_m, "efConstruction": self.ef_construction},
+            IVF_FLAT: {"nlist": self.nlist},
+        }[self.index_type]
+
+    def search_params(self, limit: int, share: float = 1.0) -> dict[str, int]:
+        """How widely to look for `limit` hits among that `share` (0 to 1) of the entities to which a filter restricts it.
+
+        IVF_FLAT compares only what the filter leaves of the lists it opens: opening more of them for fewer keeps both the
+        work and the recall. HNSW's beam must be as wide as the answer.
+        """
+        if self.index_type == HNSW:
+            return {"ef": max(self.ef_search, limit)}
+        if self.index_type == IVF_FLAT:
+            wanted = self.nprobe * max(1.0, limit / FEW_HITS) / max(share, 1e-9)
+            return {"nprobe": math.ceil(min(self.nlist, wanted))}
+        return {}
 
 
-# Up to so many entities. Measured to 1 M x 384 (docs/benchmarks.md): recall@10 at ef 64 is enough at 26k and .88 at
-# 1 M; 128 gave .988 within one cohort of 26k, 256 .997; 256 gave .976 at 1 M with every duplicate in, which medvec
-# indexes once. The rows below that are the usual advice, to be proved by `medvec verify --recall`.
+# Up to so many entities. Measured to 1 M x 384 (docs/benchmarks.md); the rows below that follow from it, as a segment
+# does not grow with its collection, and are to be proved by `medvec verify --recall`.
 # A shard is a write channel: two keep two cores busy, 16 is what a server accepts as shipped.
 _TABLE: tuple[tuple[float, Layout], ...] = (
-    (2_000_000, Layout(HNSW, 2, 16, 200, 256)),
-    (20_000_000, Layout(HNSW, 4, 16, 200, 384)),
-    (200_000_000, Layout(HNSW, 8, 24, 300, 512)),
-    (float("inf"), Layout(HNSW, 16, 32, 400, 512)),
+    (250_000, Layout(IVF_FLAT, 2, 256, 32)),
+    (2_000_000, Layout(IVF_FLAT, 2, 1_024, 64)),
+    (20_000_000, Layout(IVF_FLAT, 4, 1_024, 64)),
+    (200_000_000, Layout(IVF_FLAT, 8, 1_024, 64)),
+    (float("inf"), Layout(IVF_FLAT, 16, 1_024, 64)),
 )
 
 
@@ -58,11 +82,14 @@ def planned(entities: int, dim: int, **given: Any) -> Layout:
     return replace(found, **{name: value for name, value in given.items() if value is not None})
 
 
+_MATTER = {FLAT: (), HNSW: ("ef_search", "hnsw_m", "ef_construction"), IVF_FLAT: ("nprobe", "nlist")}
+
+
 def differences(wanted: Layout, found: Layout) -> list[str]:
     """What of `found` is not as planned, as `shards 2, planned 4`. A shards number of 0 is one nobody can choose."""
-    names = ["index_type", "shards", "ef_search"]
-    if wanted.index_type == found.index_type == HNSW:
-        names += ["hnsw_m", "ef_construction"]
+    names = ["index_type", "shards"]
+    if wanted.index_type == found.index_type:
+        names += _MATTER[wanted.index_type]
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in names]
     return [
         f"{name} {have}, planned {want}" for name, have, want in pairs if have != want and (name, have) != ("shards", 0)

@@ -17,6 +17,8 @@ from resources.vector_index.types import (
     INDEX_TYPE_KEY,
     MAX_BYTES,
     METRIC_KEY,
+    NLIST_KEY,
+    NPROBE_KEY,
     RESERVED_PREFIX,
     UUID_KEY,
     CollectionSpec,
@@ -37,6 +39,24 @@ def dimension(description: dict[str, Any]) -> int:
     """Dimensions of the field `vector`; 0 if the collection has none."""
     found = [item for item in description["fields"] if item["name"] == "vector"]
     return int(found[0]["params"].get("dim", 0)) if found else 0
+
+
+_NUMBERS = {
+    NLIST_KEY: "nlist",
+    NPROBE_KEY: "nprobe",
+    HNSW_M_KEY: "hnsw_m",
+    EF_CONSTRUCTION_KEY: "ef_construction",
+    EF_SEARCH_KEY: "ef_search",
+}
+
+
+def declared(properties: dict[str, str]) -> Layout:
+    """The layout that a collection's properties tell of; they hold no shards.
+
+    What was made before layouts were planned tells no type and is HNSW, before IVF_FLAT was no nlist.
+    """
+    numbers = {name: int(properties.get(key, 0)) for key, name in _NUMBERS.items()}
+    return Layout(index_type=properties.get(INDEX_TYPE_KEY, HNSW), shards=0, **numbers)
 
 
 def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: bool) -> None:
@@ -61,9 +81,7 @@ def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: b
         UUID_KEY: instance,
         METRIC_KEY: spec.metric,
         INDEX_TYPE_KEY: spec.layout.index_type,
-        HNSW_M_KEY: str(spec.layout.hnsw_m),
-        EF_CONSTRUCTION_KEY: str(spec.layout.ef_construction),
-        EF_SEARCH_KEY: str(spec.layout.ef_search),
+        **{key: str(getattr(spec.layout, name)) for key, name in _NUMBERS.items()},
     }
     # Bounded: a Strong search waits 200 ms for the newest write. Counts and walks ask for Strong themselves.
     options: dict[str, Any] = {"consistency_level": "Bounded", "properties": properties}
@@ -78,13 +96,15 @@ def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: b
 
 def layout(client: MilvusClient, name: str, description: dict[str, Any], *, lite: bool) -> Layout:
     """How the collection is laid out: what the server says of it, and the properties where it says nothing."""
-    declared = _declared(description.get("properties", {}), 0 if lite else int(description["num_shards"]))
+    made = declared(description.get("properties", {}))
     index = client.describe_index(name, "vector") or {}
     return replace(
-        declared,
+        made,
         index_type=str(index.get("index_type", "none")),
-        hnsw_m=int(index.get("M", declared.hnsw_m)),  # Lite does not tell
-        ef_construction=int(index.get("efConstruction", declared.ef_construction)),
+        shards=0 if lite else int(description["num_shards"]),
+        nlist=int(index.get("nlist", made.nlist)),  # Lite does not tell
+        hnsw_m=int(index.get("M", made.hnsw_m)),
+        ef_construction=int(index.get("efConstruction", made.ef_construction)),
     )
 
 
@@ -92,7 +112,7 @@ def ensure_indexes(client: MilvusClient, name: str, properties: dict[str, str], 
     """Makes the vectors' index, and on a server the scalar ones, where they are missing. Does not wait for the build."""
     present = set(client.list_indexes(name))
     if "vector" not in present:
-        made = _declared(properties)
+        made = declared(properties)
         _create_index(
             client,
             name,
@@ -112,17 +132,6 @@ def is_built(client: MilvusClient, name: str) -> bool:
     if found is None:
         return False
     return str(found["state"]) == "Finished" and int(found["pending_index_rows"]) == 0
-
-
-def _declared(properties: dict[str, str], shards: int = 0) -> Layout:
-    """The layout that the properties tell of; they hold no shards."""
-    return Layout(
-        index_type=properties.get(INDEX_TYPE_KEY, HNSW),
-        shards=shards,
-        hnsw_m=int(properties.get(HNSW_M_KEY, 0)),
-        ef_construction=int(properties.get(EF_CONSTRUCTION_KEY, 0)),
-        ef_search=int(properties.get(EF_SEARCH_KEY, 0)),
-    )
 
 
 def _create_index(client: MilvusClient, name: str, field: str, **parameters: Any) -> None:

@@ -50,10 +50,13 @@ MAX_BYTES = {
 RESERVED_PREFIX = "medvec.index."
 UUID_KEY = "medvec.uuid"
 METRIC_KEY = f"{RESERVED_PREFIX}metric"
-INDEX_TYPE_KEY = f"{RESERVED_PREFIX}type"  # not in collections made before layouts were planned: those are HNSW
+INDEX_TYPE_KEY = f"{RESERVED_PREFIX}type"
+NLIST_KEY = f"{RESERVED_PREFIX}nlist"
 HNSW_M_KEY = f"{RESERVED_PREFIX}hnsw_m"
 EF_CONSTRUCTION_KEY = f"{RESERVED_PREFIX}ef_construction"
-EF_SEARCH_KEY = "medvec.ef_search"  # readers' business: shown among a collection's own properties
+# How widely to look is readers' business: shown among a collection's own properties.
+EF_SEARCH_KEY = "medvec.ef_search"
+NPROBE_KEY = "medvec.nprobe"
 
 MAX_RESULT_ROWS = 16_384  # Milvus refuses a query or search that could answer more
 
@@ -84,7 +87,7 @@ class CollectionSpec:
                 f"collection {self.name}: no index of type {self.layout.index_type!r} is made",
                 remedy=f"use one of {', '.join(INDEX_TYPES)}",
             )
-        own = (UUID_KEY, EF_SEARCH_KEY)
+        own = (UUID_KEY, EF_SEARCH_KEY, NPROBE_KEY)
         reserved = [key for key in self.properties if key in own or key.startswith(RESERVED_PREFIX)]
         if reserved:
             raise IndexInvalid(
@@ -95,17 +98,16 @@ class CollectionSpec:
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """A collection that exists. `uuid` names this very instance: dropped and made again, it is another one."""
+    """A collection that exists. `uuid` names this very instance: dropped and made again, it is another one.
+
+    `declared` is the layout it was made with, without its shards: how to search it.
+    """
 
     name: str
     uuid: str
     dim: int
     properties: dict[str, str]
-
-    @property
-    def ef_search(self) -> int:
-        """The beam to search it with."""
-        return int(self.properties[EF_SEARCH_KEY])
+    declared: Layout
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from resources.vector_index import ENTITY_SCHEMA, CollectionSpec, Layout, VectorIndex
-from resources.vector_index.plan import HNSW
+from resources.vector_index.plan import IVF_FLAT
 
 DIM = 32
-LAYOUT = Layout(HNSW, shards=2, hnsw_m=16, ef_construction=200, ef_search=64)
+LAYOUT = Layout(IVF_FLAT, shards=2, nlist=64, nprobe=16)
+EVERYWHERE = {"nprobe": 64}  # exact search
 _names = count()
 
 
@@ -67,12 +68,13 @@ def recall(
     queries: NDArray[np.float32],
     among: NDArray[np.float32],
     partitions: list[str] | None = None,
-    ef: int = 64,
 ) -> float:
-    """Tie-aware recall@10 against exact search `among`: a hit counts if it is no worse than the true tenth."""
+    """Tie-aware recall@10 against exact search `among`, of a collection of LAYOUT: a hit counts if it is no worse than the
+    true tenth."""
     best = np.sort(queries @ among.T, axis=1)[:, ::-1]
-    answer = index.search(name, queries, 10, ef=ef, partitions=partitions)
-    assert {hit.entity["partition"] for hits in answer for hit in hits} <= set(partitions or ["a", "b", "c"])
+    params = LAYOUT.search_params(10, len(among) / index.count(name))
+    answer = index.search(name, queries, 10, params=params, partitions=partitions)
+    assert partitions is None or {hit.entity["partition"] for hits in answer for hit in hits} <= set(partitions)
     assert [len({hit.entity["entity_id"] for hit in hits}) for hits in answer] == [10] * len(queries)
     return float(
         np.mean([[hit.score for hit in hits] >= floor - 1e-5 for hits, floor in zip(answer, best[:, 9], strict=True)])

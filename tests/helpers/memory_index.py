@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from resources.errors import IndexInvalid
-from resources.vector_index import EF_SEARCH_KEY, SCALAR_FIELDS, CollectionInfo, CollectionSpec, IndexHit, Layout
+from resources.vector_index import SCALAR_FIELDS, CollectionInfo, CollectionSpec, IndexHit, Layout
 from resources.vector_index.rows import slices
 from resources.vector_index.types import collection_name, partition_filter
 
@@ -48,11 +49,11 @@ class MemoryIndex:
 
     def ensure(self, spec: CollectionSpec) -> CollectionInfo:
         if spec.name not in self.held:
-            info = CollectionInfo(spec.name, str(uuid4()), spec.dim, dict(spec.properties))
+            info = CollectionInfo(spec.name, str(uuid4()), spec.dim, dict(spec.properties), spec.layout)
             self.held[spec.name] = _Collection(info, spec.metric, spec.layout)
         found = self.held[spec.name]
-        found.info.properties[EF_SEARCH_KEY] = str(spec.layout.ef_search)
-        found.layout = replace(found.layout, ef_search=spec.layout.ef_search)
+        found.layout = replace(found.layout, ef_search=spec.layout.ef_search, nprobe=spec.layout.nprobe)
+        found.info = replace(found.info, declared=found.layout)
         if (found.info.dim, found.metric) != (spec.dim, spec.metric):
             raise IndexInvalid(f"collection {spec.name} is of another kind", remedy="drop it and sync again")
         return found.info
@@ -106,13 +107,23 @@ class MemoryIndex:
     def settle(self, name: str) -> None:
         self.settled.append(name)
 
+    @contextmanager
+    def settled_once(self) -> Iterator[None]:
+        yield
+
     def compact(self, name: str) -> bool:
         self._collection(name)
         self.compacted.append(name)
         return True
 
     def search(
-        self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None
+        self,
+        name: str,
+        vectors: NDArray[np.float32],
+        limit: int,
+        *,
+        params: Mapping[str, int],
+        partitions: Sequence[str] | None = None,
     ) -> list[list[IndexHit]]:
         candidates = [e for e in self._matching(name) if partitions is None or e["partition"] in partitions]
         answers = []

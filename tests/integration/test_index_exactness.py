@@ -7,7 +7,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from helpers.index_data import batch, clustered, entity_ids, new_alias, recall, spec
+from helpers.index_data import EVERYWHERE, LAYOUT, batch, clustered, entity_ids, new_alias, recall, spec
 
 from resources.vector_index import SCALAR_FIELDS, VectorIndex
 
@@ -26,11 +26,12 @@ def test_search_finds_the_exact_neighbours_with_and_without_partitions(index: Ve
     for chosen in (None, ["b"], ["a", "c"]):
         among = np.concatenate([vectors[partition] for partition in chosen or partitions])
         assert recall(index, wanted.name, queries, among, chosen) >= 0.99
-    answer = index.search(wanted.name, queries, 10, ef=64, partitions=["a", "c"])
+    answer = index.search(wanted.name, queries, 10, params=EVERYWHERE, partitions=["a", "c"])
     assert all(np.diff([hit.score for hit in hits]).max() <= 0 for hits in answer)
     assert set(answer[0][0].entity) == set(SCALAR_FIELDS)
-    assert index.search(wanted.name, queries, 10, ef=64, partitions=[]) == [[]] * 20
-    assert [len(hits) for hits in index.search(wanted.name, queries[:2], 300, ef=16)] == [300, 300]
+    assert index.search(wanted.name, queries, 10, params=EVERYWHERE, partitions=[]) == [[]] * 20
+    few = index.search(wanted.name, queries[:2], 300, params=LAYOUT.search_params(300))
+    assert [len(hits) for hits in few] == [300, 300]
 
 
 def test_what_was_replaced_and_deleted_is_found_as_it_is_now(index: VectorIndex) -> None:
@@ -51,25 +52,25 @@ def test_what_was_replaced_and_deleted_is_found_as_it_is_now(index: VectorIndex)
         among = np.concatenate([vectors[partition] for partition in chosen or vectors])
         assert recall(index, wanted.name, queries, among, chosen) >= 0.99
     # What a partition gave up is not found there, however near the question.
-    [hits] = index.search(wanted.name, clustered(1_500, seed=1)[:1], 1, ef=64, partitions=["b"])
+    [hits] = index.search(wanted.name, clustered(1_500, seed=1)[:1], 1, params=EVERYWHERE, partitions=["b"])
     assert hits[0].score < 1 - 1e-5
 
 
 def test_contents_that_many_partitions_share_cost_no_recall(index: VectorIndex) -> None:
-    """medvec indexes a content once for each partition, licence and tier: so often, identical vectors remain."""
+    """medvec indexes a content once for each partition, licence and tier: a cohort of 16 leaves has 16 copies of a vector."""
     wanted = spec()
     index.ensure(wanted)
-    shared = clustered(400)
-    vectors = {
-        partition: np.concatenate([shared, clustered(800, seed=seed)]) for seed, partition in enumerate("abc", 1)
-    }
+    shared = clustered(300)
+    leaves = [f"a.{number:04b}" for number in range(16)]
+    vectors = {leaf: np.concatenate([shared, clustered(100, seed=seed)]) for seed, leaf in enumerate(leaves, 1)}
+    vectors["b"] = clustered(3_000, seed=99)
     for partition, some in vectors.items():
         index.write(wanted.name, partition, [batch(partition, some)])
     index.settle(wanted.name)
     queries = np.concatenate([shared[:50], clustered(50, seed=7)])
-    for chosen in (None, ["a"], ["a", "c"]):
+    for chosen in (None, leaves, leaves[:3], ["a.0000"]):
         among = np.concatenate([vectors[partition] for partition in chosen or vectors])
-        assert recall(index, wanted.name, queries, among, chosen, ef=256) >= 0.99
+        assert recall(index, wanted.name, queries, among, chosen) >= 0.99
 
 
 def test_an_alias_that_moves_under_searches_fails_none_and_mixes_none(index: VectorIndex) -> None:
@@ -86,7 +87,7 @@ def test_an_alias_that_moves_under_searches_fails_none_and_mixes_none(index: Vec
     def ask() -> list[set[str]]:
         seen = []
         while not moved.is_set() or not seen:
-            answer = index.search(alias, queries, 20, ef=64)
+            answer = index.search(alias, queries, 20, params=EVERYWHERE)
             assert [len(hits) for hits in answer] == [20] * 5
             seen.append({hit.entity["row_fingerprint"].partition("-")[0] for hits in answer for hit in hits})
         return seen
@@ -112,7 +113,7 @@ def test_a_search_of_many_queries_answers_each_in_its_place(
     index.ensure(wanted)
     index.write(wanted.name, "p", [batch("p", vectors)])
     index.settle(wanted.name)
-    answer = index.search(wanted.name, vectors, 1, ef=64)
+    answer = index.search(wanted.name, vectors, 1, params=EVERYWHERE)
     assert [hits[0].entity["record_id"] for hits in answer] == [f"p/{row}" for row in range(50)]
 
 
@@ -126,7 +127,7 @@ def test_an_alias_moves_in_one_step_and_goes_with_its_collection(index: VectorIn
     for wanted, rows in ((first, 10), (second, 11), (second, 11)):
         index.set_alias(alias, wanted.name)
         assert index.alias_target(alias) == wanted.name
-        assert len(index.search(alias, clustered(1), 50, ef=64)[0]) == rows
+        assert len(index.search(alias, clustered(1), 50, params=EVERYWHERE)[0]) == rows
     assert alias not in index.collections()
     assert index.alias_target(second.name) is None
     index.drop(second.name)

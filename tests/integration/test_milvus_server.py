@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.index_data import batch, clustered, entity_ids, fingerprints, spec
+from helpers.index_data import EVERYWHERE, batch, clustered, entity_ids, fingerprints, spec
 
 from resources.errors import IndexUnavailable
 from resources.settings import Settings
@@ -65,7 +65,7 @@ def test_an_index_over_tls_with_a_token_is_written_and_searched(secured: VectorI
     secured.ensure(wanted)
     assert secured.write(wanted.name, "p", [batch("p", vectors)]) == 100
     secured.settle(wanted.name)
-    assert secured.search(wanted.name, vectors[7:8], 1, ef=64)[0][0].entity["record_id"] == "p/7"
+    assert secured.search(wanted.name, vectors[7:8], 1, params=EVERYWHERE)[0][0].entity["record_id"] == "p/7"
 
 
 def test_what_readers_filter_by_has_a_scalar_index(milvus: Milvus) -> None:
@@ -107,7 +107,7 @@ def test_a_user_may_do_what_its_role_grants_and_is_told_of_roles_otherwise(
     secured.settle(wanted.name)
     reader = user(milvus_secured, "DescribeCollection", "ShowCollections", "Search", "Query", "Load", "GetLoadState")
     with open_index(settings(milvus_secured, index_token=reader)) as index:
-        assert index.search(wanted.name, vectors[3:4], 1, ef=64)[0][0].entity["record_id"] == "p/3"
+        assert index.search(wanted.name, vectors[3:4], 1, params=EVERYWHERE)[0][0].entity["record_id"] == "p/3"
         assert index.count(wanted.name, "p") == 20
         with pytest.raises(IndexUnavailable, match="roles"):
             index.delete_partition(wanted.name, "p")
@@ -135,5 +135,5 @@ def test_what_was_acknowledged_before_kill_9_is_there_for_the_same_client(milvus
         assert found is not None and found.uuid == uuid
         assert set(fingerprints(index, wanted.name, "p")) == set(entity_ids("p", 400)[10:])
         index.settle(wanted.name)
-        hits = index.search(wanted.name, np.concatenate([vectors[399:], vectors[20:21]]), 1, ef=64)
+        hits = index.search(wanted.name, np.concatenate([vectors[399:], vectors[20:21]]), 1, params=EVERYWHERE)
         assert [hit.entity["record_id"] for [hit] in hits] == ["p/399", "p/20"]

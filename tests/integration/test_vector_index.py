@@ -15,7 +15,7 @@ from threading import Barrier
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers.index_data import DIM, LAYOUT, batch, clustered, entity_ids, fingerprints, spec
+from helpers.index_data import DIM, EVERYWHERE, LAYOUT, batch, clustered, entity_ids, fingerprints, spec
 
 from resources.errors import IndexInvalid, IndexUnavailable
 from resources.settings import Settings
@@ -28,8 +28,8 @@ from resources.vector_index import (
     lite_server,
     open_index,
 )
-from resources.vector_index.plan import FLAT, HNSW
-from resources.vector_index.types import KeyRange
+from resources.vector_index.plan import FLAT, HNSW, INDEX_TYPES
+from resources.vector_index.types import NPROBE_KEY, KeyRange
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,8 @@ def test_a_collection_is_made_once_and_keeps_its_uuid_and_properties(index: Vect
     wanted = spec(encoder="minilm@1")
     assert index.describe(wanted.name) is None
     made = index.ensure(wanted)
-    assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1", EF_SEARCH_KEY: "64"})
+    assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1", EF_SEARCH_KEY: "256", NPROBE_KEY: "16"})
+    assert made.declared == replace(LAYOUT, shards=0)
     assert index.ensure(wanted) == made == index.describe(wanted.name)
     index.drop(wanted.name)
     assert index.describe(wanted.name) is None
@@ -65,11 +66,11 @@ def test_a_collection_of_another_kind_is_refused(index: VectorIndex) -> None:
         index.ensure(replace(wanted, metric="IP"))
 
 
-@pytest.mark.parametrize("index_type", [FLAT, HNSW])
+@pytest.mark.parametrize("index_type", INDEX_TYPES)
 def test_a_collection_is_laid_out_as_it_was_planned_and_says_where_it_is_not(
     index: VectorIndex, request: pytest.FixtureRequest, index_type: str
 ) -> None:
-    planned = Layout(index_type, shards=3, hnsw_m=8, ef_construction=100, ef_search=32)
+    planned = Layout(index_type, 3, nlist=32, nprobe=8, hnsw_m=8, ef_construction=100, ef_search=32)
     wanted, vectors = replace(spec(), layout=planned), clustered(3_000)
     assert index.layout(wanted.name) is None
     index.ensure(wanted)
@@ -78,13 +79,31 @@ def test_a_collection_is_laid_out_as_it_was_planned_and_says_where_it_is_not(
     found = index.layout(wanted.name)
     assert found is not None and found.index_type == index_type
     assert differences(planned, found) == []
-    assert index.search(wanted.name, vectors[5:6], 1, ef=64, partitions=["p"])[0][0].entity["record_id"] == "p/5"
-    other = Layout(FLAT if index_type == HNSW else HNSW, shards=1, hnsw_m=8, ef_construction=100, ef_search=48)
+    params = planned.search_params(1)
+    [[hit]] = index.search(wanted.name, vectors[5:6], 1, params=params, partitions=["p"])
+    assert hit.entity["record_id"] == "p/5"
+    other = replace(planned, index_type=FLAT if index_type == HNSW else HNSW, shards=1, ef_search=48, nprobe=9)
     index.ensure(replace(wanted, layout=other))
     kept = index.layout(wanted.name)
-    assert kept == replace(found, ef_search=48), "only the beam follows: the rest is told, not changed"
+    assert kept == replace(found, ef_search=48, nprobe=9), (
+        "only how widely to look follows: the rest is told, not changed"
+    )
     shards = [] if request.node.callspec.params["index"] == "lite" else ["shards 3, planned 1"]
     assert differences(other, kept) == [f"index_type {index_type}, planned {other.index_type}", *shards]
+
+
+def test_what_is_not_settled_yet_is_counted_and_told(index: VectorIndex) -> None:
+    wanted, vectors = spec(), clustered(1_200)
+    index.ensure(wanted)
+    with index.settled_once():
+        for partition in "pq":
+            index.write(wanted.name, partition, [batch(partition, vectors)])
+            index.settle(wanted.name)
+            assert index.count(wanted.name, partition) == 1_200
+        index.delete(wanted.name, "p", entity_ids("p", 200))
+        assert len(fingerprints(index, wanted.name, "p")) == 1_000
+    answer = index.search(wanted.name, vectors, 1, params=EVERYWHERE, partitions=["q"])
+    assert [hits[0].entity["record_id"] for hits in answer] == [f"q/{row}" for row in range(1_200)]
 
 
 def test_what_is_written_is_read_back_whole(index: VectorIndex) -> None:
@@ -116,7 +135,7 @@ def test_writing_again_replaces_before_and_after_a_flush(index: VectorIndex) -> 
         assert sum(value.startswith("v2-") for value in values) == 150
         index.settle(wanted.name)
     # Where 2.3.5's upsert leaves rows, counts are right and a search of the partition finds almost nothing.
-    answer = index.search(wanted.name, vectors, 1, ef=200, partitions=["p"])
+    answer = index.search(wanted.name, vectors, 1, params=EVERYWHERE, partitions=["p"])
     assert [hits[0].entity["record_id"] for hits in answer] == [f"p/{row}" for row in range(200)]
 
 
@@ -124,7 +143,7 @@ def test_fingerprints_are_complete_where_one_answer_cannot_hold_them(
     index: VectorIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = replace(
-        spec(dim=2), layout=replace(LAYOUT, hnsw_m=4, ef_construction=16)
+        spec(dim=2), layout=replace(LAYOUT, nlist=8)
     )  # the graph does not matter here, its build time does
     index.ensure(wanted)
     big, other = batch("big", clustered(20_000, 2)), batch("other", clustered(500, 2))
@@ -149,7 +168,7 @@ def test_an_empty_or_unknown_partition_has_nothing(index: VectorIndex) -> None:
     index.ensure(wanted)
     assert fingerprints(index, wanted.name, "nowhere") == {}
     assert index.count(wanted.name, "nowhere") == 0
-    assert index.search(wanted.name, clustered(2), 5, ef=64) == [[], []]
+    assert index.search(wanted.name, clustered(2), 5, params=EVERYWHERE) == [[], []]
 
 
 def test_a_delete_is_scoped_by_its_partition(index: VectorIndex) -> None:
@@ -211,7 +230,7 @@ def test_what_two_writers_at_once_wrote_twice_is_seen_and_mended(index: VectorIn
     index.settle(wanted.name)
     assert index.count(wanted.name) == index.count(wanted.name, "p") == 500
     assert fingerprints(index, wanted.name, "p") == expected
-    answer = index.search(wanted.name, vectors[:20], 10, ef=64, partitions=["p"])
+    answer = index.search(wanted.name, vectors[:20], 10, params=EVERYWHERE, partitions=["p"])
     assert [len({hit.entity["entity_id"] for hit in hits}) for hits in answer] == [10] * 20
 
 
@@ -237,7 +256,7 @@ def test_what_the_index_does_not_have_or_take_is_refused(index: VectorIndex) -> 
     with pytest.raises(IndexInvalid, match="cannot load absent"):
         index.count("absent")
     with pytest.raises(IndexInvalid, match="1 to 16384"):
-        index.search("absent", clustered(1), 20_000, ef=64)
+        index.search("absent", clustered(1), 20_000, params=EVERYWHERE)
     wanted = spec()
     index.ensure(wanted)
     with pytest.raises(IndexInvalid, match="not 32 dimensions"):
@@ -262,7 +281,7 @@ def test_rows_acknowledged_before_kill_9_are_there_afterwards(tmp_path: Path) ->
         assert found is not None
         assert found.uuid == uuid
         assert set(fingerprints(index, wanted.name, "p")) == set(entity_ids("p", 400)[10:])
-        assert index.search(wanted.name, vectors[399:], 1, ef=64)[0][0].entity["record_id"] == "p/399"
+        assert index.search(wanted.name, vectors[399:], 1, params=EVERYWHERE)[0][0].entity["record_id"] == "p/399"
 
 
 def test_a_server_that_does_not_answer_is_unavailable_and_no_secret_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

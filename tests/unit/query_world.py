@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from resources import encoders, tables
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.tables import TableSpec
-from resources.vector_index import EF_SEARCH_KEY, CollectionInfo, IndexHit
+from resources.vector_index import CollectionInfo, IndexHit, Layout
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 _EMPTY = {pa.string(): "-", pa.int64(): 0, pa.int32(): 0, pa.list_(pa.string()): []}
@@ -190,8 +190,8 @@ class World:
     def _index(self, items: Sequence[Item]) -> None:
         first = items[0]
         name = self.collection(first)
-        properties = {"medvec.weights_digest": weights(first.space_version, self.settings), EF_SEARCH_KEY: "256"}
-        info = CollectionInfo(name, "uuid-1", len(first.vector), properties)
+        properties = {"medvec.weights_digest": weights(first.space_version, self.settings)}
+        info = CollectionInfo(name, "uuid-1", len(first.vector), properties, Layout("IVF_FLAT", 0, 256, 32))
         gold = self.lake.snapshot(tables.embeddings(first.dataset, first.space))
         assert gold is not None
         vectors = {row: np.asarray(vector, np.float32) for row, vector in gold.read(["vector_id", "vector"]).rows()}
@@ -224,6 +224,7 @@ class FakeIndex:
     infos: dict[str, CollectionInfo] = field(default_factory=dict)
     held: dict[str, list[tuple[NDArray[np.float32], dict[str, Any]]]] = field(default_factory=dict)
     searched: list[tuple[str, Sequence[str] | None]] = field(default_factory=list)
+    params: dict[str, int] = field(default_factory=dict)  # of the last search
 
     def add(self, info: CollectionInfo, vector: NDArray[np.float32], entity: dict[str, Any]) -> None:
         self.infos[info.name] = info
@@ -237,9 +238,16 @@ class FakeIndex:
         return self.infos.get(name)
 
     def search(
-        self, name: str, vectors: NDArray[np.float32], limit: int, *, ef: int, partitions: Sequence[str] | None = None
+        self,
+        name: str,
+        vectors: NDArray[np.float32],
+        limit: int,
+        *,
+        params: Mapping[str, int],
+        partitions: Sequence[str] | None = None,
     ) -> list[list[IndexHit]]:
         self.searched.append((name, partitions))
+        self.params = dict(params)
         answers = []
         for query in vectors:
             assert abs(float(np.linalg.norm(query)) - 1) < 1e-6, "queries must have unit norm"

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.index_data import batch, clustered
+from helpers.index_data import LAYOUT, batch, clustered
 
 from resources.errors import ConfigError, IndexInvalid, IndexUnavailable
 from resources.settings import Settings
@@ -20,7 +20,7 @@ from resources.vector_index.bulk import BulkPlace, bulk_place
 SERVER: Any = SimpleNamespace(lite=False)
 LITE: Any = SimpleNamespace(lite=True)
 PENDING, FAILED, STARTED, COMPLETED = 0, 1, 2, 6
-INFO = CollectionInfo("c", "uuid", 32, {})
+INFO = CollectionInfo("c", "uuid", 32, {}, LAYOUT)
 
 
 def task(state: int, file: str) -> Any:

@@ -114,6 +114,19 @@ def test_text_vectors_are_those_of_the_published_model(shared: Settings) -> None
     assert (encoder.device, encoder.precision, encoder.card.ref) == ("cpu", "fp32", "minilm@1")
 
 
+def test_another_models_weights_are_no_bert() -> None:
+    from resources.encoders.bert import Bert
+
+    config = {"hidden_size": 8, "vocab_size": 5, "max_position_embeddings": 4, "type_vocab_size": 2}
+    config |= {"num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1, "hidden_act": "gelu"}
+    with pytest.raises(ValueError, match="a roberta with absolute positions"):
+        Bert(config | {"model_type": "roberta"})
+    with pytest.raises(ValueError, match="relative_key"):
+        Bert(config | {"position_embedding_type": "relative_key"})
+    with pytest.raises(KeyError):
+        Bert(config).load({})
+
+
 def test_order_is_kept_over_batches(shared: Settings) -> None:
     encoder = encoders.load("minilm@1", shared)
     texts = [f"series {'word ' * (i * 7 % 11)}{i}" for i in range(70)]

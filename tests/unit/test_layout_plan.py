@@ -6,29 +6,31 @@ from dataclasses import replace
 
 import pytest
 
-from resources.vector_index.plan import FLAT, HNSW, Layout, differences, planned
+from resources.vector_index.plan import FLAT, HNSW, IVF_FLAT, Layout, differences, planned
+
+IVF = Layout(IVF_FLAT, 2, nlist=1_024, nprobe=64)
 
 
 @pytest.mark.parametrize(
-    ("entities", "dim", "index_type", "shards", "ef"),
+    ("entities", "dim", "index_type", "shards", "nlist"),
     [
         (0, 384, FLAT, 1, 256),
         (10_000, 384, FLAT, 1, 256),
-        (10_000, 1_280, HNSW, 2, 256),  # a brute-force search of these takes four times as long
-        (26_169, 384, HNSW, 2, 256),
-        (1_044_191, 384, HNSW, 2, 256),
-        (16_000_000, 768, HNSW, 4, 384),
-        (16_000_000_000, 768, HNSW, 16, 512),
+        (10_000, 1_280, IVF_FLAT, 2, 256),  # a brute-force search of these takes four times as long
+        (26_169, 384, IVF_FLAT, 2, 256),
+        (1_044_191, 384, IVF_FLAT, 2, 1_024),
+        (16_000_000, 768, IVF_FLAT, 4, 1_024),
+        (16_000_000_000, 768, IVF_FLAT, 16, 1_024),
     ],
 )
-def test_a_collection_is_planned_by_its_size(entities: int, dim: int, index_type: str, shards: int, ef: int) -> None:
+def test_a_collection_is_planned_by_its_size(entities: int, dim: int, index_type: str, shards: int, nlist: int) -> None:
     found = planned(entities, dim)
-    assert (found.index_type, found.shards, found.ef_search) == (index_type, shards, ef)
+    assert (found.index_type, found.shards, found.nlist) == (index_type, shards, nlist)
 
 
 def test_more_entities_are_never_planned_with_less() -> None:
     plans = [planned(10**power, 384) for power in range(3, 12)]
-    for name in ("shards", "hnsw_m", "ef_construction", "ef_search"):
+    for name in ("shards", "nlist", "nprobe"):
         values = [getattr(plan, name) for plan in plans]
         assert values == sorted(values)
 
@@ -38,13 +40,29 @@ def test_what_a_spec_gives_stands_and_what_it_leaves_open_is_planned() -> None:
     assert found == replace(planned(100, 384), index_type=HNSW, ef_search=64)
 
 
-def test_flat_has_no_build_parameters() -> None:
+def test_each_type_has_its_own_build_parameters() -> None:
     assert planned(100, 384).build_params == {}
-    assert planned(1_000_000, 384).build_params == {"M": 16, "efConstruction": 200}
+    assert planned(1_000_000, 384).build_params == {"nlist": 1_024}
+    assert planned(1_000_000, 384, index_type=HNSW).build_params == {"M": 16, "efConstruction": 200}
 
 
-def test_each_difference_is_named_and_none_that_nobody_chose() -> None:
-    wanted = Layout(HNSW, 4, 16, 200, 256)
-    assert differences(wanted, replace(wanted, shards=0)) == []
-    assert differences(wanted, replace(wanted, shards=2, hnsw_m=8)) == ["shards 2, planned 4", "hnsw_m 8, planned 16"]
-    assert differences(wanted, Layout(FLAT, 4, 0, 0, 256)) == ["index_type FLAT, planned HNSW"]
+def test_each_difference_is_named_and_none_that_nobody_chose_or_that_is_another_types() -> None:
+    assert differences(IVF, replace(IVF, shards=0, hnsw_m=0, ef_search=0)) == []
+    assert differences(IVF, replace(IVF, shards=1, nlist=8)) == ["shards 1, planned 2", "nlist 8, planned 1024"]
+    assert differences(IVF, replace(IVF, index_type=FLAT, nlist=0)) == ["index_type FLAT, planned IVF_FLAT"]
+    hnsw = replace(IVF, index_type=HNSW)
+    assert differences(hnsw, replace(hnsw, hnsw_m=8, nlist=0)) == ["hnsw_m 8, planned 16"]
+
+
+def test_as_many_vectors_are_compared_whatever_share_a_filter_leaves() -> None:
+    for share in (1.0, 0.5, 0.25):
+        opened = IVF.search_params(10, share)["nprobe"]
+        assert opened * share == 64
+    assert IVF.search_params(10, 0.001) == IVF.search_params(10, 0.0) == {"nprobe": 1_024}, "all of them: exact"
+
+
+def test_a_longer_answer_is_looked_for_farther() -> None:
+    assert [IVF.search_params(limit)["nprobe"] for limit in (1, 100, 200, 1_000, 16_384)] == [64, 64, 128, 640, 1_024]
+    hnsw = replace(IVF, index_type=HNSW)
+    assert [hnsw.search_params(limit, 0.1) for limit in (10, 1_000)] == [{"ef": 256}, {"ef": 1_000}]
+    assert replace(IVF, index_type=FLAT).search_params(10) == {}

@@ -75,7 +75,7 @@ def test_what_is_not_whole_is_refused_with_every_reason(two: Pipeline, monkeypat
     two.list_source(*DOZEN, series("12", patient="P12", what="new"))
     two.refresh()
     two.index.held[NEW].entities.popitem()
-    blind = [recall.Recall("everything", 12, 12, 256, 0.97), recall.Recall("lung", 11, 12, 256, 0.94)]
+    blind = [recall.Recall("everything", 12, 12, 0, 64, 0.97), recall.Recall("lung", 11, 12, 0, 64, 0.94)]
     monkeypatch.setattr(recall, "measure", lambda *_: blind)
     before = two.versions()
     with pytest.raises(IntegrityError, match="tiny@2 is not promoted") as refusal:

@@ -39,23 +39,27 @@ def half_blind(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_collection_is_laid_out_for_every_object_of_the_plan(pipeline: Pipeline) -> None:
     pipeline.list_source(*DOZEN)
-    planned_with(pipeline, expected_entities=30_000_000, hnsw_m=48)
+    planned_with(pipeline, expected_entities=30_000_000, nlist=512)
     pipeline.run()
     made = pipeline.index.layout(COLLECTION)
-    assert made is not None and (made.index_type, made.shards, made.hnsw_m, made.ef_search) == ("HNSW", 8, 48, 512)
+    assert made is not None and (made.index_type, made.shards, made.nlist, made.nprobe) == ("IVF_FLAT", 8, 512, 64)
     assert layouts(pipeline.context(), pipeline.spec) == {}
     planned_with(pipeline)
     assert layouts(pipeline.context(), pipeline.spec) == {
-        COLLECTION: ["index_type HNSW, planned FLAT", "shards 8, planned 1", "ef_search 512, planned 256"]
+        COLLECTION: ["index_type IVF_FLAT, planned FLAT", "shards 8, planned 1"]
     }
 
 
-def test_another_layout_is_told_and_never_changed_and_the_beam_follows_the_spec(filled: Pipeline) -> None:
+def test_another_layout_is_told_and_never_changed_and_how_widely_to_look_follows_the_spec(pipeline: Pipeline) -> None:
+    pipeline.list_source(*DOZEN)
+    planned_with(pipeline, index_type="IVF_FLAT")
+    pipeline.run()
+    filled = pipeline
     [report] = verify(filled.context(), filled.spec)
     assert (report.ok, report.layout) == (True, [])
-    planned_with(filled, shards=4, ef_search=64)
+    planned_with(filled, index_type="IVF_FLAT", shards=4, nprobe=48)
     [report] = verify(filled.context(), filled.spec)
-    assert (report.ok, report.layout) == (True, ["shards 1, planned 4", "ef_search 256, planned 64"])
+    assert (report.ok, report.layout) == (True, ["shards 1, planned 4", "nprobe 32, planned 48"])
     assert any("not as planned" in line for line in printing.verify(as_json([report])))
     vectors.ensure_collection(filled.context(), filled.spec, SPACE, "open", "tiny@1")
     [report] = verify(filled.context(), filled.spec)
@@ -75,9 +79,9 @@ def test_recall_is_measured_where_asked_and_kept_with_what_it_is_true_of(filled:
         ("lung", 11, 1.0),
     ]
     kept = filled.read(tables.index_recall()).sort("scope")
-    assert kept.select("scope", "entities", "queries", "k", "ef", "recall").rows() == [
-        ("everything", 12, 12, 10, 256, 1.0),
-        ("lung", 11, 12, 10, 256, 1.0),
+    assert kept.select("scope", "entities", "queries", "k", "ef", "nprobe", "recall").rows() == [
+        ("everything", 12, 12, 10, 0, 0, 1.0),
+        ("lung", 11, 12, 10, 0, 0, 1.0),
     ]
     gold = filled.lake.snapshot(tables.embeddings(filled.spec.id, SPACE))
     assert gold is not None
@@ -95,20 +99,24 @@ def test_a_collection_that_finds_too_little_is_not_ok(filled: Pipeline, monkeypa
     assert recall.shortfalls(report.recall)[0] == "recall@10 of everything is 0.5, under 0.98"
     assert filled.read(tables.index_recall())["recall"].to_list() == [0.5, 0.5]
     assert list(printing.verify(as_json([report])))[-1].endswith(
-        "raise ef_search of the space in its spec, then medvec sync"
+        "raise nprobe (HNSW: ef_search) of the space in its spec, then medvec sync"
     )
 
 
-def test_the_beam_of_the_collection_is_the_one_measured(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    search = filled.index.search
+def test_recall_is_measured_as_widely_as_readers_look(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.list_source(*DOZEN)
+    planned_with(pipeline, index_type="IVF_FLAT")
+    pipeline.run()
+    asked: list[dict[str, int]] = []
+    search = pipeline.index.search
 
-    def seen(*args: Any, ef: int, **named: Any) -> Any:
-        asked.append(ef)
-        return search(*args, ef=ef, **named)
+    def seen(*args: Any, params: dict[str, int], **named: Any) -> Any:
+        asked.append(params)
+        return search(*args, params=params, **named)
 
-    monkeypatch.setattr(filled.index, "search", seen)
-    planned_with(filled, ef_search=96)
-    vectors.ensure_collection(filled.context(), filled.spec, SPACE, "open", "tiny@1")
-    [report] = verify(filled.context(), filled.spec, with_recall=True)
-    assert set(asked) == {96} == {one.ef for one in report.recall}
+    monkeypatch.setattr(pipeline.index, "search", seen)
+    planned_with(pipeline, index_type="IVF_FLAT", nprobe=48)
+    vectors.ensure_collection(pipeline.context(), pipeline.spec, SPACE, "open", "tiny@1")
+    [report] = verify(pipeline.context(), pipeline.spec, with_recall=True)
+    assert [(one.scope, one.nprobe) for one in report.recall] == [("everything", 48), ("lung", 53)], "11 of 12 objects"
+    assert asked == [{"nprobe": one.nprobe} for one in report.recall]
