@@ -232,7 +232,8 @@ def _reconcile(ctx: Context, spec: DatasetSpec, held: Held, info: CollectionInfo
         index.delete(info.name, partition, extra)
     if stale:
         rows = diff.desired.filter(pl.col("entity_id").is_in(list(stale)))
-        index.write(info.name, partition, entities.batches(held, rows), expected=rows.height)
+        empty = not (diff.actual or diff.same)
+        index.write(info.name, partition, entities.batches(held, rows), expected=rows.height, empty=empty)
     index.settle(info.name)
     write_receipt(ctx, spec, info, partition, held.gold.version, count, digest)
     ctx.progress(f"{spec.id} {partition} index", count, count)

@@ -191,6 +191,8 @@ class VectorIndex(Settling):
         where = partition_filter(partition)
         self._settle_imports(name, partition)
         counted = 0 if self._connection.lite else self._counted(name, where)
+        if not (counted or self._connection.lite):
+            return  # a strongly consistent read takes a server 0.2 s: one is enough
         walked: list[tuple[KeyRange, int]] = []
         for part, rows in self._walk(name, where, ["entity_id", "row_fingerprint"], counted):
             walked.append((part, len(rows)))
@@ -203,19 +205,30 @@ class VectorIndex(Settling):
                 for _, found in self._walk(name, here, ["entity_id"], size):
                     yield {row["entity_id"]: DOUBLED for row in found}
 
-    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch], expected: int = 0) -> int:
+    def write(
+        self,
+        name: str,
+        partition: str,
+        rows: Iterable[pa.RecordBatch],
+        expected: int = 0,
+        *,
+        empty: bool | None = None,
+    ) -> int:
         """Writes the entities of `rows` (ENTITY_SCHEMA), replacing those of the same id; returns their number.
 
         `attributes` is a JSON object as text. All rows must be of `partition`. IndexInvalid if a batch breaks a rule.
         `expected`: how many rows will come, about. Many into an empty partition are imported where the server can.
+        `empty`: whether the partition has no entity, if the caller has just seen that; None counts.
         """
         where = partition_filter(partition)
         info = self.describe(name)
         if info is None:
             raise IndexInvalid(f"collection {name} does not exist", remedy="run `medvec sync`")
         self._settle_imports(name, partition)
-        filled = self._connection.lite or self._counted(name, where) > 0
-        if self._bulk is not None and expected >= self._bulk.rows and not filled:
+        large = self._bulk is not None and expected >= self._bulk.rows
+        if large or empty is None:
+            empty = not self._connection.lite and self._counted(name, where) == 0
+        if self._bulk is not None and large and empty:
             written = self._bulk.fill(info, partition, rows)
             if (found := self._settle_imports(name, partition)) != written:
                 raise IndexUnavailable(
@@ -226,7 +239,7 @@ class VectorIndex(Settling):
         written = 0
         for batch in rows:
             for entities in slices(batch, partition, info.dim):
-                self._replace(name, entities, filled)
+                self._replace(name, entities, empty)
                 written += len(entities)
         return written
 
@@ -333,7 +346,7 @@ class VectorIndex(Settling):
             if self._connection.lite or found == 0:
                 return deleted
 
-    def _replace(self, name: str, entities: list[dict[str, Any]], filled: bool) -> None:
+    def _replace(self, name: str, entities: list[dict[str, Any]], empty: bool) -> None:
         """Upsert on Lite. A server keeps both copies on insert, and 2.3.5 upserts into the wrong partition:
         there delete, then insert; the delete is left out only on the first try into an empty partition.
 
@@ -349,7 +362,7 @@ class VectorIndex(Settling):
             if self._connection.lite:
                 client.upsert(name, data=entities, timeout=CALL_SECONDS)
                 return
-            if filled or tries > 1:
+            if tries > 1 or not empty:
                 client.delete(name, filter=stale, timeout=CALL_SECONDS)
             client.insert(name, data=entities, timeout=CALL_SECONDS)
 

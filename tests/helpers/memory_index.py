@@ -81,7 +81,16 @@ class MemoryIndex:
         for start in range(0, len(found), FINGERPRINT_CHUNK):
             yield dict(found[start : start + FINGERPRINT_CHUNK])
 
-    def write(self, name: str, partition: str, rows: Iterable[pa.RecordBatch], expected: int = 0) -> int:
+    def write(
+        self,
+        name: str,
+        partition: str,
+        rows: Iterable[pa.RecordBatch],
+        expected: int = 0,
+        *,
+        empty: bool | None = None,
+    ) -> int:
+        assert empty is not True or not self._matching(name, partition), "what is there would be doubled"
         collection = self._collection(name)
         partition_filter(partition)
         written = 0
