@@ -6,6 +6,7 @@ The instance is deploy/dagster.yaml's storage, pools, run monitoring and run ret
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,10 @@ class Cluster:
             "PYTHONPATH": str(TESTS.parent),
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self._ports['webserver']}", timeout=60)
+        # Each request has its own connection: one that is kept may be closed by the webserver (after 5 s) as it is used.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        url = f"http://127.0.0.1:{self._ports['webserver']}"
+        self.client = httpx.Client(base_url=url, timeout=60, limits=fresh)
 
     def __enter__(self) -> Cluster:
         try:
@@ -203,6 +208,19 @@ class Cluster:
             f={"tags": wanted},
         )["runsOrError"]["results"]
         return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+
+    def failures(self, tags: Mapping[str, str]) -> str:
+        """Every run with these tags that did not succeed, and what was said of its errors, as lines of JSON."""
+        query = """query($r: ID!) { logsForRun(runId: $r, limit: 1000) { __typename ... on PythonError { message }
+                     ... on EventConnection { events { ... on MessageEvent { timestamp level message }
+                     ... on ErrorEvent { error { message stack causes { message } } } } } } }"""
+        lines = []
+        for run in self.runs(tags):
+            if run["status"] != "SUCCESS":
+                told = self.until(partial(self.ask, query, r=run["runId"]), START_SECONDS)["logsForRun"]
+                events = [one for one in told.pop("events", ()) if one.get("error") or one.get("level") != "DEBUG"]
+                lines += [json.dumps(one) for one in (run, told, *events)]
+        return "\n".join(lines)
 
     def ended(self, run_id: str, seconds: float) -> str:
         """The run's status, once it has ended."""

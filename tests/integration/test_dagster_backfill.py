@@ -140,7 +140,8 @@ def _ended(story: Backfilled) -> bool:
 
 def test_every_partition_is_done_whatever_happened_meanwhile(backfilled: Backfilled) -> None:
     assert len(backfilled.hurt) == 3
-    assert backfilled.cluster.backfill_status(backfilled.backfill) == "COMPLETED_SUCCESS"
+    status = backfilled.cluster.backfill_status(backfilled.backfill)
+    assert status == "COMPLETED_SUCCESS", backfilled.cluster.failures({BACKFILL: backfilled.backfill})
     assert backfilled.done() == PARTITIONS
     runs = backfilled.cluster.runs({BACKFILL: backfilled.backfill})
     again = [run for run in runs if RETRY in run["tags"]]
