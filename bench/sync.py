@@ -147,7 +147,7 @@ def _filled(client: Any, layout: Layout, fill: Callable[[], None]) -> float:
     params = client.prepare_index_params()
     params.add_index("vector", index_type=layout.index_type, metric_type="COSINE", params=layout.build_params)
     start = time.perf_counter()
-    client.create_collection(BARE, schema=schema, num_shards=layout.shards)
+    client.create_collection(BARE, schema=schema, num_shards=layout.shards, num_partitions=layout.num_partitions)
     fill()
     client.create_index(BARE, params)
     while int(client.describe_index(BARE, "vector")["pending_index_rows"]):

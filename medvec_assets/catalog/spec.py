@@ -46,6 +46,7 @@ class Space(_Frozen):
     )
     index_type: Literal["FLAT", "HNSW", "IVF_FLAT"] | None = None
     shards: int | None = Field(default=None, ge=1, le=16)  # 16 is what a server accepts as shipped
+    num_partitions: int | None = Field(default=None, ge=1, le=1_024)  # of the partition key's values, by their hash
     nlist: int | None = Field(default=None, ge=1, le=65_536)
     nprobe: int | None = Field(default=None, ge=1, le=65_536)
     hnsw_m: int | None = Field(default=None, ge=4, le=64)

@@ -51,12 +51,12 @@ _NUMBERS = {
 
 
 def declared(properties: dict[str, str]) -> Layout:
-    """The layout that a collection's properties tell of; they hold no shards.
+    """The layout that a collection's properties tell of; they hold no shards and partitions.
 
     What was made before layouts were planned tells no type and is HNSW, before IVF_FLAT was no nlist.
     """
     numbers = {name: int(properties.get(key, 0)) for key, name in _NUMBERS.items()}
-    return Layout(index_type=properties.get(INDEX_TYPE_KEY, HNSW), shards=0, **numbers)
+    return Layout(index_type=properties.get(INDEX_TYPE_KEY, HNSW), shards=0, num_partitions=0, **numbers)
 
 
 def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: bool) -> None:
@@ -87,6 +87,7 @@ def create(client: MilvusClient, spec: CollectionSpec, instance: str, *, lite: b
     options: dict[str, Any] = {"consistency_level": "Bounded", "properties": properties}
     if not lite:  # Lite has one write channel whatever it is told
         options["num_shards"] = spec.layout.shards
+        options["num_partitions"] = spec.layout.num_partitions
     try:
         client.create_collection(spec.name, schema=schema, **options)
     except MilvusException:
@@ -102,6 +103,7 @@ def layout(client: MilvusClient, name: str, description: dict[str, Any], *, lite
         made,
         index_type=str(index.get("index_type", "none")),
         shards=0 if lite else int(description["num_shards"]),
+        num_partitions=0 if lite else int(description["num_partitions"]),
         nlist=int(index.get("nlist", made.nlist)),  # Lite does not tell
         hnsw_m=int(index.get("M", made.hnsw_m)),
         ef_construction=int(index.get("efConstruction", made.ef_construction)),
@@ -109,18 +111,15 @@ def layout(client: MilvusClient, name: str, description: dict[str, Any], *, lite
 
 
 def ensure_indexes(client: MilvusClient, name: str, properties: dict[str, str], *, lite: bool) -> None:
-    """Makes the vectors' index, and on a server the scalar ones, where they are missing. Does not wait for the build."""
+    """Makes the vectors' index, and on a server the scalar ones, where they are missing. Does not wait for the build.
+
+    All of them before the collection is loaded: with one more, 2.3.5 refuses to load it again.
+    """
     present = set(client.list_indexes(name))
     if "vector" not in present:
-        made = declared(properties)
-        _create_index(
-            client,
-            name,
-            "vector",
-            index_type=made.index_type,
-            metric_type=properties[METRIC_KEY],
-            params=made.build_params,
-        )
+        made, metric = declared(properties), properties[METRIC_KEY]
+        kind = {"index_type": made.index_type, "metric_type": metric, "params": made.build_params}
+        _create_index(client, name, "vector", **kind)
     for field in () if lite else FILTERED_FIELDS:
         if field not in present:
             _create_index(client, name, field, index_type="Trie")  # 2.3.5 has no INVERTED for strings

@@ -100,7 +100,7 @@ class CollectionSpec:
 class CollectionInfo:
     """A collection that exists. `uuid` names this very instance: dropped and made again, it is another one.
 
-    `declared` is the layout it was made with, without its shards: how to search it.
+    `declared` is the layout it was made with, without its shards and partitions: how to search it.
     """
 
     name: str

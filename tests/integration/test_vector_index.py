@@ -44,7 +44,7 @@ def test_a_collection_is_made_once_and_keeps_its_uuid_and_properties(index: Vect
     assert index.describe(wanted.name) is None
     made = index.ensure(wanted)
     assert (made.dim, made.properties) == (DIM, {"encoder": "minilm@1", EF_SEARCH_KEY: "256", NPROBE_KEY: "16"})
-    assert made.declared == replace(LAYOUT, shards=0)
+    assert made.declared == replace(LAYOUT, shards=0, num_partitions=0)
     assert index.ensure(wanted) == made == index.describe(wanted.name)
     index.drop(wanted.name)
     assert index.describe(wanted.name) is None

@@ -30,7 +30,7 @@ def test_a_collection_is_planned_by_its_size(entities: int, dim: int, index_type
 
 def test_more_entities_are_never_planned_with_less() -> None:
     plans = [planned(10**power, 384) for power in range(3, 12)]
-    for name in ("shards", "nlist", "nprobe"):
+    for name in ("shards", "num_partitions", "nlist", "nprobe"):
         values = [getattr(plan, name) for plan in plans]
         assert values == sorted(values)
 
@@ -47,17 +47,15 @@ def test_each_type_has_its_own_build_parameters() -> None:
 
 
 def test_each_difference_is_named_and_none_that_nobody_chose_or_that_is_another_types() -> None:
-    assert differences(IVF, replace(IVF, shards=0, hnsw_m=0, ef_search=0)) == []
+    assert differences(IVF, replace(IVF, shards=0, num_partitions=0, hnsw_m=0, ef_search=0)) == []
     assert differences(IVF, replace(IVF, shards=1, nlist=8)) == ["shards 1, planned 2", "nlist 8, planned 1024"]
     assert differences(IVF, replace(IVF, index_type=FLAT, nlist=0)) == ["index_type FLAT, planned IVF_FLAT"]
     hnsw = replace(IVF, index_type=HNSW)
     assert differences(hnsw, replace(hnsw, hnsw_m=8, nlist=0)) == ["hnsw_m 8, planned 16"]
 
 
-def test_as_many_vectors_are_compared_whatever_share_a_filter_leaves() -> None:
-    for share in (1.0, 0.5, 0.25):
-        opened = IVF.search_params(10, share)["nprobe"]
-        assert opened * share == 64
+def test_the_fewer_entities_a_filter_leaves_the_more_lists_are_opened_until_it_is_exact() -> None:
+    assert [IVF.search_params(10, share)["nprobe"] for share in (1.0, 0.5, 0.25, 0.2)] == [64, 256, 1_024, 1_024]
     assert IVF.search_params(10, 0.001) == IVF.search_params(10, 0.0) == {"nprobe": 1_024}, "all of them: exact"
 
 

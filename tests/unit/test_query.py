@@ -80,7 +80,7 @@ def test_the_limit_holds(world: World) -> None:
 def test_a_cohort_is_expanded_to_its_partitions(world: World) -> None:
     assert ids(ask(world, text="liver", cohorts=("lung",))) == ["b1", "a1"]
     assert world.index.searched[-1] == (World.collection(A1), ("lung.0", "lung.1"))
-    assert world.index.params == {"nprobe": 48}, "32 lists for 2 of the 3 objects"
+    assert world.index.params == {"nprobe": 72}, "32 lists, and 2 of the 3 objects"
 
 
 def test_an_unknown_cohort_is_named(world: World) -> None:

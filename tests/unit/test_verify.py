@@ -42,11 +42,11 @@ def test_a_collection_is_laid_out_for_every_object_of_the_plan(pipeline: Pipelin
     planned_with(pipeline, expected_entities=30_000_000, nlist=512)
     pipeline.run()
     made = pipeline.index.layout(COLLECTION)
-    assert made is not None and (made.index_type, made.shards, made.nlist, made.nprobe) == ("IVF_FLAT", 8, 512, 64)
+    assert made is not None and (made.index_type, made.shards, made.nlist, made.nprobe) == ("IVF_FLAT", 8, 512, 128)
     assert layouts(pipeline.context(), pipeline.spec) == {}
     planned_with(pipeline)
     assert layouts(pipeline.context(), pipeline.spec) == {
-        COLLECTION: ["index_type IVF_FLAT, planned FLAT", "shards 8, planned 1"]
+        COLLECTION: ["index_type IVF_FLAT, planned FLAT", "shards 8, planned 1", "num_partitions 64, planned 4"]
     }
 
 
@@ -118,5 +118,5 @@ def test_recall_is_measured_as_widely_as_readers_look(pipeline: Pipeline, monkey
     planned_with(pipeline, index_type="IVF_FLAT", nprobe=48)
     vectors.ensure_collection(pipeline.context(), pipeline.spec, SPACE, "open", "tiny@1")
     [report] = verify(pipeline.context(), pipeline.spec, with_recall=True)
-    assert [(one.scope, one.nprobe) for one in report.recall] == [("everything", 48), ("lung", 53)], "11 of 12 objects"
+    assert [(one.scope, one.nprobe) for one in report.recall] == [("everything", 48), ("lung", 58)], "11 of 12 objects"
     assert asked == [{"nprobe": one.nprobe} for one in report.recall]
