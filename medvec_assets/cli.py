@@ -259,7 +259,7 @@ def status(datasets: Datasets = None, as_json: AsJson = False) -> None:
     settings = _settings()
     runtime, run_id = Runtime(settings), f"cli-{uuid.uuid4()}"
     with runner.operators_instance(settings) as instance:
-        found = [module.of_dataset(runtime, spec, instance, run_id) for spec in _specs(datasets)]
+        found = module.of_datasets(runtime, _specs(datasets), instance, run_id)
     _show(module.as_json(found), as_json, printing.status)
     if not all(one.ok for one in found):
         raise typer.Exit(1)

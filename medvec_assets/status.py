@@ -6,6 +6,8 @@ Belongs here: asking tables, index, source and Dagster's runs at once. Does not 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +23,16 @@ from medvec_assets.runtime import Runtime
 from medvec_assets.stages import manifest, records
 from medvec_assets.stages.standing import Runs, Standing, examine, of_error
 from resources.errors import IndexInvalid, IndexUnavailable
+
+
+def of_datasets(
+    runtime: Runtime, specs: Iterable[DatasetSpec], instance: dg.DagsterInstance, run_id: str
+) -> list[Standing]:
+    """How each of `specs` stands, with the index opened once for all of them."""
+    with ExitStack() as stack:
+        with suppress(IndexUnavailable, IndexInvalid):  # each of them will say so
+            stack.enter_context(runtime.hold_index())
+        return [of_dataset(runtime, spec, instance, run_id) for spec in specs]
 
 
 def of_dataset(

@@ -15,13 +15,15 @@ import dagster as dg
 import psutil
 import pytest
 from helpers.dagster_world import CHAIN, RECORDS, DagsterWorld
-from helpers.pipeline import Pipeline
+from helpers.pipeline import Pipeline, small_spec
 from helpers.tiny_source import series
 
 from medvec_assets import checks, pictures, processes, status
 from medvec_assets.processes import PROCESS_TAG, end_dead_runs, tags_of_this_process
+from medvec_assets.runtime import Runtime
 from medvec_assets.stages import records
 from resources.errors import IndexUnavailable, SourceError
+from resources.settings import Settings
 
 LUNG, LIVER = series("1", "lung"), series("2", "liver")
 
@@ -91,6 +93,27 @@ def test_an_index_that_does_not_answer_is_a_problem_beside_the_others(
     found = run_check(world)
     assert found.metadata["index_unavailable"].value == found.metadata["partitions_broken"].value == 1
     assert "medvec doctor" in str(found.metadata["what to do"].value)
+
+
+def test_the_index_is_opened_once_for_all_datasets_and_asked_for_by_each_when_it_is_down(
+    world: DagsterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.refresh()
+    specs, opened = [world.pipeline.spec, small_spec(id="another")], []
+
+    @contextmanager
+    def open_index(_: Settings) -> Iterator[Any]:
+        opened.append(None)
+        if down:
+            raise IndexUnavailable("the index is down", remedy="medvec doctor")
+        yield world.pipeline.index
+
+    monkeypatch.setattr("resources.vector_index.open_index", open_index)
+    for down, times in ((False, 1), (True, 3)):
+        opened.clear()
+        found = status.of_datasets(Runtime(world.pipeline.settings), specs, world.instance, "status")
+        assert (len(found), len(opened)) == (2, times)
+        assert all(("index_unavailable" in {one.name for one in each.problems}) == down for each in found)
 
 
 def started(world: DagsterWorld, tags: dict[str, str]) -> str:
