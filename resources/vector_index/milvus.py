@@ -121,6 +121,9 @@ class VectorIndex(Settling):
                 f"create {spec.name}", lambda client: schema.create(client, spec, instance, lite=self._connection.lite)
             )
             found = self._description(spec.name)
+            ours = (found or {}).get("properties", {}).get(UUID_KEY) == instance  # or another maker was first
+            if ours and not self._connection.lite:
+                self._made.add(spec.name)
         metric = (found or {}).get("properties", {}).get(METRIC_KEY)
         info = self.describe(spec.name)
         if info is None or not info.uuid or info.dim != spec.dim or metric != spec.metric:
@@ -158,6 +161,7 @@ class VectorIndex(Settling):
         self._connection.call(f"drop the aliases of {name}", drop_aliases)
         self._connection.call(f"drop {name}", lambda client: client.drop_collection(name, timeout=CALL_SECONDS))
         self._loaded.discard(name)
+        self._made.discard(name)
 
     def set_alias(self, alias: str, name: str) -> None:
         """Points `alias` at `name`, whatever it pointed at before, in one step."""
@@ -190,7 +194,7 @@ class VectorIndex(Settling):
         """
         where = partition_filter(partition)
         self._settle_imports(name, partition)
-        counted = 0 if self._connection.lite else self._counted(name, where)
+        counted = 0 if self._connection.lite or self._is_untouched(name) else self._counted(name, where)
         if not (counted or self._connection.lite):
             return  # a strongly consistent read takes a server 0.2 s: one is enough
         walked: list[tuple[KeyRange, int]] = []
@@ -227,7 +231,8 @@ class VectorIndex(Settling):
         self._settle_imports(name, partition)
         large = self._bulk is not None and expected >= self._bulk.rows
         if large or empty is None:
-            empty = not self._connection.lite and self._counted(name, where) == 0
+            empty = not self._connection.lite and (self._is_untouched(name) or self._counted(name, where) == 0)
+        self._made.discard(name)
         if self._bulk is not None and large and empty:
             written = self._bulk.fill(info, partition, rows)
             if (found := self._settle_imports(name, partition)) != written:

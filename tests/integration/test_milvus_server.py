@@ -68,6 +68,28 @@ def test_an_index_over_tls_with_a_token_is_written_and_searched(secured: VectorI
     assert secured.search(wanted.name, vectors[7:8], 1, params=EVERYWHERE)[0][0].entity["record_id"] == "p/7"
 
 
+def test_its_maker_fills_a_collection_before_it_is_loaded_unless_somebody_else_was_there(milvus: Milvus) -> None:
+    alone, shared = spec(), spec()
+    rows = batch("p", clustered(100))
+    with (
+        open_index(settings(milvus)) as maker,
+        open_index(settings(milvus)) as other,
+        closing(milvus.client()) as client,
+    ):
+        for wanted in (alone, shared):
+            maker.ensure(wanted)
+        other.ensure(shared)
+        assert other.write(shared.name, "p", [rows]) == 100
+        assert fingerprints(maker, shared.name, "p") == fingerprints(other, shared.name, "p") != {}
+        for name in (alone.name, shared.name):
+            maker.write(name, "p", [rows])
+        assert client.get_load_state(alone.name)["state"].name == "NotLoad"
+        for name in (alone.name, shared.name):
+            maker.settle(name)
+            assert maker.count(name) == 100
+            assert len(fingerprints(maker, name, "p")) == 100
+
+
 def test_what_readers_filter_by_has_a_scalar_index(milvus: Milvus) -> None:
     wanted = spec()
     with open_index(settings(milvus)) as index, closing(milvus.client()) as client:
