@@ -45,7 +45,7 @@ class ObjectInfo:
 
 
 class _Backend(Protocol):
-    def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
+    def list(self, prefix: str, after: str) -> Iterator[ObjectInfo]: ...
 
     def stream(self, key: str, max_bytes: int | None) -> Iterator[bytes]: ...
 
@@ -68,12 +68,13 @@ class ObjectStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._backend: _Backend = _bucket(uri) if uri.startswith("s3://") else _Folder(_local_path(uri))
+        self.folder = None if uri.startswith("s3://") else _local_path(uri)
+        self._backend: _Backend = _bucket(uri) if self.folder is None else _Folder(self.folder)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object below the folder `prefix`, as it is found. Raises SourceError if a local root is missing: a
-        disk that is not mounted must not look like a source that withdrew everything."""
-        return self._backend.list(prefix)
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """Every object below the folder `prefix` whose key sorts after `after`, as it is found. Raises SourceError if a
+        local root is missing: a disk that is not mounted must not look like a source that withdrew everything."""
+        return self._backend.list(prefix, after)
 
     def get(self, key: str, max_bytes: int) -> bytes:
         """The object's bytes; ObjectRejected `object_too_large` before any is read if they exceed `max_bytes`."""
@@ -212,7 +213,7 @@ class _Folder:
     def uri_of(self, key: str) -> str:
         return (self._root / key).as_uri() if key else self._root.as_uri().rstrip("/") + "/"
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         top = self._path(prefix)
         if not self._root.is_dir():
             remedy = "mount or create the folder, or correct MEDVEC_SOURCES"
@@ -223,7 +224,7 @@ class _Folder:
             with _told_apart(folder.as_uri()), os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
             pending += [Path(e.path) for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
-            yield from (info for entry in entries if (info := self._info(entry)) is not None)
+            yield from (info for entry in entries if (info := self._info(entry)) is not None and info.key > after)
 
     def _info(self, entry: os.DirEntry[str]) -> ObjectInfo | None:
         """None for what is no object: folders, devices, unfinished writes, links that leave the root or dangle."""
@@ -342,11 +343,11 @@ class _Bucket:
             raise _outside(self.uri_of(key))
         return key
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         import obstore
 
         folder = self._checked(prefix.strip("/")) if prefix.strip("/") else None
-        pages = iter(obstore.list(self._store, folder, chunk_size=1000))
+        pages = iter(obstore.list(self._store, folder, offset=after or None, chunk_size=1000))
         while True:
             with _told_apart(self.uri_of(prefix)):
                 page = next(pages, None)

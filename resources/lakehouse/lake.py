@@ -16,17 +16,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from resources.errors import CommitConflict, StorageError
+from resources.errors import CommitConflict, MedvecError, StorageError
 from resources.lakehouse import log
 from resources.lakehouse.failures import named_failures
 from resources.lakehouse.snapshot import Snapshot
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 from resources.tables import TableSpec
 
@@ -58,9 +59,6 @@ os.environ.setdefault("DELTARS_MAX_IN_FLIGHT_UPLOAD_BYTES", str(16 << 20))
 # Arrow's own allocator keeps what a scan needed at its peak: a scan of 250,000 records leaves 165 MB, this one 45 MB.
 pa.set_memory_pool(pa.system_memory_pool())
 
-_LogEntry = tuple[int, int, int]
-"""(inode, modification time in ns, bytes) of a local log entry: another one where a table was deleted and made again."""
-
 
 @dataclass(frozen=True)
 class Commit:
@@ -79,12 +77,16 @@ class Lakehouse:
     def __init__(self, root: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.root = root.rstrip("/")
         self._options = dict(storage_options or {})
-        self._newest: dict[str, tuple[_LogEntry, Snapshot]] = {}
+        self._newest: dict[str, tuple[log.Entry, Snapshot]] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> Lakehouse:
         # S3 endpoint, keys and region come from the usual AWS_* variables; conditional puts make commits safe.
         return cls(settings.lake, S3_OPTIONS if settings.lake.startswith("s3://") else {})
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        return ObjectStore(self.root)
 
     def uri(self, spec: TableSpec) -> str:
         return f"{self.root}/{spec.path}"
@@ -106,23 +108,13 @@ class Lakehouse:
             self._newest[spec.path] = (entry, snapshot)
         return snapshot
 
-    def _newest_entry(self, snapshot: Snapshot) -> _LogEntry | None:
-        """What made `snapshot`, if no commit came after it: then there is no entry of the next number, as Delta's
-        protocol has them without gaps. None if one did, or if the lake is not a local folder.
-
-        Opening a table lists its log and reads what follows its checkpoint: 7 ms, and a partition's run asks for
-        tables 50 times.
-        """
-        if "://" in self.root:
-            return None
-        log = Path(self.uri(snapshot.spec)) / "_delta_log"
-        try:
-            made = (log / f"{snapshot.version:020d}.json").stat()
-        except OSError:
-            return None
-        if (log / f"{snapshot.version + 1:020d}.json").exists():
-            return None
-        return made.st_ino, made.st_mtime_ns, made.st_size
+    def _newest_entry(self, snapshot: Snapshot) -> log.Entry | None:
+        """What made `snapshot`, if no commit came after it; None also where the store does not tell: opening the table
+        says why. Opening takes 7 ms in a folder and 23 on S3, this a tenth of it, and a partition's run asks for tables
+        50 times."""
+        with suppress(MedvecError):
+            return log.newest_entry(self._store, snapshot.spec.path, snapshot.version)
+        return None
 
     def ensure(self, spec: TableSpec) -> Snapshot:
         """The table, created empty if it does not exist. Two creators at once end with one table."""

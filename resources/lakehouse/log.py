@@ -9,12 +9,43 @@ since: beside a writer every number may be too low. The name of a log's file is 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from resources.errors import ObjectRejected
 from resources.object_store import ObjectStore
 
 _MAX_BYTES = 1 << 30  # a commit that replaces a table of thousands of files is some megabytes
+
+Entry = tuple[object, ...]
+"""What tells a log's file from another of the same name: of a table that was deleted and made again."""
+
+
+def newest_entry(root: ObjectStore, table_path: str, version: int) -> Entry | None:
+    """What made `version`, if no commit came after it: then there is no entry of the next number, as Delta's protocol
+    has them without gaps. None if one did.
+
+    It is asked instead of opening a table, which lists its log and reads what follows its checkpoint. On S3 it is one
+    request, a listing from this entry on.
+    """
+    made, following = (f"{table_path}/_delta_log/{number:020d}.json" for number in (version, version + 1))
+    if root.folder is not None:
+        return _newest_file(root.folder / made, root.folder / following)
+    entry: Entry | None = None
+    for found in root.list(f"{table_path}/_delta_log", after=made.removesuffix(".json")):
+        if found.key == following:
+            return None
+        if found.key == made:
+            entry = (found.etag, found.modified, found.size_bytes)
+    return entry
+
+
+def _newest_file(made: Path, following: Path) -> Entry | None:
+    try:
+        facts = made.stat()
+    except OSError:
+        return None
+    return None if following.exists() else (facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
 def commit_info(table_uri: str, version: int) -> dict[str, Any] | None:

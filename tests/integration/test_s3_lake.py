@@ -87,6 +87,27 @@ def test_a_table_on_s3_is_made_replaced_and_appended_to(root: str) -> None:
     assert before is not None and before.count() == 3
 
 
+def test_a_snapshot_is_handed_out_again_until_a_commit_of_anybody_follows_it(root: str) -> None:
+    lake, other = lake_at(root), lake_at(root)
+    first = lake.ensure(NOTES)
+    assert lake.snapshot(NOTES) is first
+    for turn in range(22):  # over a checkpoint, whose file sorts between the log's entries
+        replace(other, "p", f"turn {turn}")
+        assert stored(lake) == [("p", f"turn {turn}")]
+        assert lake.snapshot(NOTES) is lake.snapshot(NOTES)
+    assert (first.version, first.count()) == (0, 0)
+
+
+def test_a_snapshot_of_a_table_that_was_deleted_is_not_handed_out(root: str) -> None:
+    lake, store = lake_at(root), ObjectStore(root)
+    replace(lake, "p", "a")
+    for info in list(store.list(NOTES.path)):
+        store.delete(info.key)
+    assert lake.snapshot(NOTES) is None
+    replace(lake_at(root), "p", "b")  # the same version again
+    assert stored(lake) == [("p", "b")]
+
+
 def test_a_run_that_began_before_another_ones_commit_is_refused(root: str) -> None:
     lake, other = lake_at(root), lake_at(root)
     replace(lake, "p", "a")
@@ -246,6 +267,27 @@ def test_a_lake_behind_tls_is_used_with_its_authority_and_not_without(
     with pytest.raises(SourceUnavailable) as error:
         ObjectStore(root).get("object", 10)
     assert "AWS_ENDPOINT_URL" in error.value.remedy
+
+
+def test_all_that_a_lake_writes_is_encrypted_with_the_key_that_is_asked_for(
+    seaweedfs: SeaweedFS, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows in one part and in several, the log and its checkpoints, objects of any size."""
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms")
+    monkeypatch.setenv("AWS_SSE_KMS_KEY_ID", "lake-key")
+    lake, big = lake_at(root), os.urandom(12 << 20)
+    replace(lake, "p", big.hex())
+    for turn in range(20):
+        replace(lake, "q", f"turn {turn}")
+    ObjectStore(root).put("object", big)
+    assert stored(lake_at(root)) == [("p", big.hex()), ("q", "turn 19")]
+    assert ObjectStore(root).get("object", len(big)) == big
+    names = [info.uri.removeprefix("s3://lake/") for info in ObjectStore(root).list()]
+    heads = {name: seaweedfs.client().head_object(Bucket="lake", Key=name) for name in names}
+    assert any(name.endswith(".checkpoint.parquet") for name in names)
+    assert {(head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")) for head in heads.values()} == {
+        ("aws:kms", "lake-key")
+    }
 
 
 # ---------------------------------------------------------------- sudden death

@@ -36,6 +36,7 @@ def test_an_object_of_any_name_is_listed_and_read_back_by_key_and_by_uri(tmp_pat
     store = ObjectStore(str(tmp_path))
     store.put(name, b"bytes")
     (info,) = store.list()
+    assert list(store.list("a b", after=info.key)) == []
     assert (info.key, info.size_bytes) == (name, 5)
     assert info.uri.isascii() and store.key_of(info.uri) == name
     assert store.get(info.key, 5) == read_uri(info.uri, 5) == b"bytes"
@@ -47,6 +48,7 @@ def test_a_listing_is_complete_ordered_and_limited_to_its_prefix(tmp_path: Path)
         store.put(key, b"")
     assert [info.key for info in store.list()] == ["a", "b/1", "b/2", "b/c/3"]
     assert [info.key for info in store.list("b/c")] == ["b/c/3"]
+    assert [info.key for info in store.list("b", after="b/1")] == ["b/2", "b/c/3"]
     assert list(store.list("nothing")) == []
 
 
@@ -189,7 +191,7 @@ class FakeS3(BaseHTTPRequestHandler):
         if not urlsplit(self.path).path.startswith("/bucket"):
             return self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
         if "list-type" in query:
-            return self._list(query.get("prefix", [""])[0])
+            return self._list(query.get("prefix", [""])[0], query.get("start-after", [""])[0])
         data = self.objects.get(self._key)
         if data is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -203,12 +205,12 @@ class FakeS3(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _list(self, prefix: str) -> None:
+    def _list(self, prefix: str, after: str) -> None:
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>&quot;{hashlib.md5(data).hexdigest()}&quot;"
             "</ETag><LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
             for key, data in sorted(self.objects.items())
-            if key.startswith(prefix)
+            if key.startswith(prefix) and key > after
         )
         body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
         self._answer(200, body.encode())
@@ -238,6 +240,7 @@ def test_a_bucket_is_read_and_written_like_a_folder(bucket: type[FakeS3]) -> Non
     store.put("a b/ü #1%20.dcm", b"0123456789")
     bucket.objects["elsewhere"] = b"x"
     (info,) = store.list()
+    assert list(store.list("a b", after=info.key)) == []
     assert (info.key, info.size_bytes) == ("a b/ü #1%20.dcm", 10)
     assert info.etag == hashlib.md5(b"0123456789").hexdigest()
     assert info.uri == "s3://bucket/pre fix/a b/ü #1%20.dcm" and store.key_of(info.uri) == info.key
