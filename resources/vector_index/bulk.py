@@ -57,7 +57,8 @@ class BulkPlace:
         """Imports `rows` (ENTITY_SCHEMA, all of `partition`, which is empty) and returns their number.
 
         On return the server has them, though it may not show them yet: `settle`, count, `clear`. Raises IndexInvalid if
-        an import fails; what was imported before stays, and the next run learns of it by `settle`.
+        an import fails, IndexUnavailable if the server was restarted meanwhile; what was imported before stays, and the
+        next run learns of it by `settle`.
         """
         run = f"{info.uuid}-{uuid4().hex}"
         tasks: dict[int, str] = {}
@@ -187,8 +188,13 @@ def _sleep_until(deadline: float, name: str) -> None:
     time.sleep(_POLL_SECONDS)
 
 
-def _failed(name: str, path: str, reason: str) -> IndexInvalid:
+def _failed(name: str, path: str, reason: str) -> IndexInvalid | IndexUnavailable:
     """The server's reason may quote a value: it is told only where it is about the file itself."""
+    if "service restarted" in reason:
+        return IndexUnavailable(
+            f"the server was restarted while it imported into {name}",
+            remedy="run `medvec sync` again: what was not imported is made up for",
+        )
     told = reason if path in reason and ("not exist" in reason or "no such file" in reason.lower()) else "see its log"
     remedy = f"{_PLACE_REMEDY}; then run `medvec sync` again"
     return IndexInvalid(f"the server could not import {path} into {name} ({told})", remedy=remedy, code="index_import")

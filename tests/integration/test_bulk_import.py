@@ -17,10 +17,12 @@ from helpers.tiny_source import series
 from medvec_assets.stages.verify import as_json, verify
 from resources import tables
 from resources.errors import ConfigError, IndexInvalid, IndexUnavailable
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 from resources.vector_index import CollectionInfo, VectorIndex, open_index
 from resources.vector_index.bulk import BulkPlace
-from tests.services import Milvus
+from tests.services import Milvus, SeaweedFS
+from tests.services.milvus import BUCKET
 
 pytestmark = pytest.mark.integration
 
@@ -130,6 +132,45 @@ def test_a_fill_that_was_killed_before_its_import_began_leaves_nothing(importing
     assert importing.write(wanted.name, "p", some("p"), ROWS) == ROWS
     assert left_in(place) == []
     assert importing.count(wanted.name, "p") == ROWS
+
+
+def test_a_server_that_is_killed_while_it_imports_is_an_outage_and_doubles_nothing(
+    importing: VectorIndex, milvus: Milvus, place: Path
+) -> None:
+    wanted = spec()
+    importing.ensure(wanted)
+    wait = BulkPlace._await
+
+    def through_a_restart(self: BulkPlace, *arguments: Any) -> None:
+        milvus.kill()
+        milvus.start()
+        wait(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(IndexUnavailable, match="restarted while it imported"):
+        patch.setattr(BulkPlace, "_await", through_a_restart)
+        importing.write(wanted.name, "p", some("p"), ROWS)
+    assert importing.write(wanted.name, "p", some("p"), ROWS) == ROWS
+    assert left_in(place) == []
+    assert importing.count(wanted.name, "p") == len(fingerprints(importing, wanted.name, "p")) == ROWS
+
+
+def test_a_bucket_that_the_server_reads_is_imported_from(
+    seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fills: list[str]
+) -> None:
+    """A server that keeps all its data there: imports name the object by its key."""
+    for name, value in seaweedfs.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket, wanted = f"s3://{BUCKET}/bulk", spec()
+    with Milvus(storage=seaweedfs) as server:
+        settings = Settings(home=tmp_path, **server.settings, index_bulk_uri=bucket, index_bulk_rows=ROWS)
+        with open_index(settings) as index:
+            index.ensure(wanted)
+            index.write(wanted.name, "p", some("p"), ROWS)
+            index.settle(wanted.name)
+            assert (fills, list(ObjectStore(bucket).list())) == (["p"], [])
+            assert set(fingerprints(index, wanted.name, "p")) == set(entity_ids("p", ROWS))
+            assert recall(index, wanted.name, clustered(20, seed=7), clustered(ROWS), ["p"]) >= 0.99
+    assert any("index_files" in found.key for found in ObjectStore(f"s3://{BUCKET}").list())
 
 
 def test_what_was_imported_twice_is_seen_and_mended(importing: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:

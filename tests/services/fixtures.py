@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from . import Milvus, Postgres, SeaweedFS
+from .milvus import BUCKET
 
-BUCKETS = ("lake", "payload", "source")
+BUCKETS = ("lake", "payload", "source", BUCKET)
 # As shipped, a server that was killed is not back before 30 s; ours need no patience with a slow network.
 QUICK_RESTART = {"common.session.ttl": 10}
 

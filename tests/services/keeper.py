@@ -3,6 +3,7 @@
 A script of the standard library alone, started by `server.py`. It leaves the machine's network for an empty one (so a
 server that insists on listening everywhere is seen by nobody, and fixed ports collide with nobody's), starts the
 server there, and forwards one port to it: the listening socket was made outside and stays there, whoever connects on.
+With --reach, a port of the machine's loopback is the same port in there: for a server that is another one's client.
 
 Stdin is the lifeline: its end is the order to stop, also when the test run was killed with -9. The word before it says
 how: `keep` as an operator would, `kill` at once; no word means that nobody is left to tidy up, so the folder goes too.
@@ -22,8 +23,11 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
@@ -52,22 +56,51 @@ def enter_empty_network() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
 
 
-def forward(listener: socket.socket, port: int) -> None:
-    """Joins every connection to `listener` with one to `port` in here. A server that is down refuses it."""
+def carry_outside(port: int, folder: str) -> Path:
+    """Forks a process that stays in the machine's network and joins a socket in `folder` with its `port`."""
+    path = Path(folder) / f"reach-{port}.sock"
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(128)
+    if os.fork():
+        listener.close()
+        return path
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.stdin.close()
+    sys.stdout.close()
+    forward(listener, partial(socket.create_connection, ("127.0.0.1", port)))
+
+
+def carry_inside(port: int, path: Path) -> None:
+    """Joins `port` in here with the socket of `carry_outside`."""
+
+    def connect() -> socket.socket:
+        outside = socket.socket(socket.AF_UNIX)
+        outside.connect(str(path))
+        return outside
+
+    listener = socket.create_server(("127.0.0.1", port))
+    threading.Thread(target=forward, args=(listener, connect), daemon=True).start()
+
+
+def forward(listener: socket.socket, connect: Callable[[], socket.socket]) -> NoReturn:
+    """Joins every connection to `listener` with one that `connect` makes. A server that is down refuses it."""
     while True:
         client, _ = listener.accept()
-        threading.Thread(target=_join, args=(client, port), daemon=True).start()
+        threading.Thread(target=_join, args=(client, connect), daemon=True).start()
 
 
-def _join(client: socket.socket, port: int) -> None:
+def _join(client: socket.socket, connect: Callable[[], socket.socket]) -> None:
     with client:
         try:
-            server = socket.create_connection(("127.0.0.1", port))
+            server = connect()
         except OSError:
             return
         with server:
             for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if end.family == socket.AF_INET:
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             back = threading.Thread(target=_pump, args=(server, client), daemon=True)
             back.start()
             _pump(client, server)
@@ -113,11 +146,15 @@ def main() -> None:
     parser.add_argument("--user", default=None)
     parser.add_argument("--stop-signal", type=int, required=True)
     parser.add_argument("--patience", type=float, required=True)
+    parser.add_argument("--reach", type=int, action="append", default=[])
     parser.add_argument("--litter", action="append", default=[])
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     listener = socket.socket(fileno=arguments.listen_fd)
+    carried = {port: carry_outside(port, arguments.folder) for port in arguments.reach}
     enter_empty_network()
+    for port, path in carried.items():
+        carry_inside(port, path)
     server = subprocess.Popen(
         arguments.command,
         stdin=subprocess.DEVNULL,
@@ -131,7 +168,8 @@ def main() -> None:
     )
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.flush()
-    threading.Thread(target=forward, args=(listener, arguments.port), daemon=True).start()
+    inside = partial(socket.create_connection, ("127.0.0.1", arguments.port))
+    threading.Thread(target=forward, args=(listener, inside), daemon=True).start()
     ending = threading.Event()
     lifeline = threading.Thread(target=watch_lifeline, args=(server, arguments, ending), daemon=True)
     lifeline.start()

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from .install import MILVUS, require
+from .seaweedfs import SeaweedFS
 from .server import Server
 from .tls import Certificates, make_certificates
 
 ROOT_TOKEN = "root:Milvus"
+BUCKET = "milvus"
 PROBE = "probe"  # a database of its own: what tests list and count does not show it
 
 
 class Milvus(Server):
     """`uri`, and with `secured` the `token` of root and the `ca` that its certificate is signed by.
 
-    `config` overrides the package's settings by their dotted names. First start 6-17 s. On old data it answers 6 s
-    after the sessions of its former life have expired (`common.session.ttl`, 30 s as shipped), long after /healthz.
+    `storage` keeps its data, in BUCKET there. `config` overrides the package's settings by their dotted names. First
+    start 6-17 s. On old data it answers 6 s after the sessions of its former life have expired (`common.session.ttl`,
+    30 s as shipped), long after /healthz.
     """
 
     name = "milvus"
@@ -30,10 +33,13 @@ class Milvus(Server):
     start_seconds = 180.0
     stop_signal = signal.SIGKILL  # SIGTERM does not stop it
 
-    def __init__(self, *, secured: bool = False, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *, secured: bool = False, config: dict[str, Any] | None = None, storage: SeaweedFS | None = None
+    ) -> None:
         require(MILVUS)
         super().__init__()
         self._config = config or {}
+        self._storage = storage
         self.certificates: Certificates | None = make_certificates(self.folder / "tls") if secured else None
         self.token = ROOT_TOKEN if secured else ""
 
@@ -82,9 +88,16 @@ class Milvus(Server):
                 "tls.serverKeyPath": str(self.certificates.key),
                 "tls.caPemPath": str(self.certificates.ca),
             }
+        if self._storage is not None:
+            values |= {"common.storageType": "minio", "minio.address": "127.0.0.1", "minio.port": self._storage.port}
+            values |= {"minio.bucketName": BUCKET, "minio.region": "us-east-1"}
+            values |= {"minio.accessKeyID": "writer-key", "minio.secretAccessKey": "writer-secret"}
         config = rendered((MILVUS / "config.yaml.template").read_text(), values | self._config)
         (self.folder / "configs" / "milvus.yaml").write_text(config)
         shutil.copy(MILVUS / "glog.conf", self.folder / "configs")
+
+    def reach(self) -> list[int]:
+        return [self._storage.port] if self._storage is not None else []
 
     def command(self) -> list[str]:
         return [str(MILVUS / "bin" / "milvus"), "run", "standalone"]

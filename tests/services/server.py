@@ -75,6 +75,10 @@ class Server(ABC):
         """Files outside `folder` that it leaves behind when it is killed; `{pid}` stands for its process."""
         return []
 
+    def reach(self) -> list[int]:
+        """Ports of the machine's loopback that the server itself connects to."""
+        return []
+
     # -- what can be done with it
 
     def start(self) -> Self:
@@ -126,6 +130,7 @@ class Server(ABC):
         keep = ["--folder", self.folder, "--listen-fd", listener.fileno(), "--port", self.inner_port]
         keep += ["--stop-signal", int(self.stop_signal), "--patience", self.stop_seconds]
         keep += ["--user", self.user] if self.user and os.geteuid() == 0 else []
+        keep += [word for port in self.reach() for word in ("--reach", port)]
         keep += [word for path in self.litter() for word in ("--litter", path)]
         base = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LANG": "C.UTF-8"}
         with listener, self.log.open("ab") as log:
