@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ import psutil
 
 from resources import tables
 from resources.audit import Audit
+from resources.errors import SourceError
 from resources.lakehouse import Lakehouse
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 from resources.vector_index import VectorIndex, lite_server, open_index
 from resources.vector_index.types import SCALAR_FIELDS
@@ -141,9 +144,13 @@ def sources(index: Path) -> dict[str, str]:
 
 
 def commits(home: Home) -> dict[str, int]:
-    """How many commits every table of the lake has: each _delta_log below it, whatever it is."""
-    logs = home.lake.rglob("_delta_log") if home.lake.exists() else []
-    return {str(log.parent.relative_to(home.lake)): len(list(log.glob("*.json"))) for log in logs}
+    """How many commits every table of the lake has: each _delta_log below it, whatever and wherever it is."""
+    found: Counter[str] = Counter()
+    with suppress(SourceError):  # there is no lake yet
+        for entry in ObjectStore(home.settings().lake).list():
+            table, _, name = entry.key.partition("/_delta_log/")
+            found[table] += name.endswith(".json")
+    return +found
 
 
 def lake_state(home: Home) -> dict[str, list[Any]]:

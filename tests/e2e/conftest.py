@@ -7,11 +7,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from command import COHORTS, DATASET, Home, Undisturbed, index_state, lake_state, sources
+import yaml
+from command import COHORTS, COLLECTION, DATASET, Home, Undisturbed, index_state, lake_state, sources
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests.services`, whatever folder pytest was started in
 
+from tests.services import Milvus, Postgres, SeaweedFS
 from tests.services.fixtures import milvus, milvus_secured, postgres, seaweedfs, seaweedfs_tls
+
+CLUSTER = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 
 __all__ = ["milvus", "milvus_secured", "postgres", "seaweedfs", "seaweedfs_tls"]
 
@@ -54,3 +58,33 @@ def fresh(catalogue: Path, tmp_path: Path) -> Home:
 def done(undisturbed: Undisturbed, tmp_path: Path) -> Home:
     """A home where the main job ran to its end, to do with as one likes."""
     return undisturbed.home.copy(tmp_path / "home")
+
+
+@pytest.fixture
+def cluster(
+    catalogue: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seaweedfs_tls: SeaweedFS,
+    milvus_secured: Milvus,
+    postgres: Postgres,
+) -> Home:
+    """A home that keeps its lake, index and Dagster's history on servers, as nobody used them before."""
+    milvus, aws = milvus_secured, seaweedfs_tls.environment()
+    for name, value in aws.items():  # for what the test itself reads
+        monkeypatch.setenv(name, value)
+    own = {
+        "MEDVEC_LAKE_URI": f"s3://lake/{tmp_path.name}",
+        "MEDVEC_INDEX_URI": milvus.uri,
+        "MEDVEC_INDEX_TOKEN": milvus.token,
+        "MEDVEC_INDEX_CA": str(milvus.ca),
+        "MEDVEC_DAGSTER_POSTGRES_URL": postgres.database(),
+    }
+    home = Home(tmp_path / "home", sources(catalogue) | aws | own)
+    folder = home.path / "dagster"
+    folder.mkdir(parents=True)
+    storage = yaml.safe_load(CLUSTER.read_text())["storage"]
+    (folder / "dagster.yaml").write_text(yaml.safe_dump({"storage": storage, "telemetry": {"enabled": False}}))
+    with home.index() as index:
+        index.drop(COLLECTION)  # of the test before
+    return home

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import DATASET, Home, Undisturbed, finished, index_state, lake_state, sources, wait_until
+from command import DATASET, Home, Undisturbed, commits, finished, index_state, lake_state, sources, wait_until
 
 from resources.audit import Audit
 from resources.lakehouse import Lakehouse
-from resources.object_store import ObjectStore
 from tests.services import SeaweedFS, proxy
 from tests.services.proxy import Proxy
 
@@ -39,7 +38,7 @@ def test_a_minute_of_503s_is_survived_by_the_run_that_meets_it(
     home: Home, between: Proxy, undisturbed: Undisturbed
 ) -> None:
     process = home.start("run", "--dataset", DATASET, "--json")
-    wait_until(lambda: logged(home) >= 12, process)
+    wait_until(lambda: sum(commits(home).values()) >= 12, process)
     between.fault = proxy.refuse(503, "SlowDown")
     time.sleep(OUTAGE_SECONDS)
     between.fault = proxy.none
@@ -70,8 +69,3 @@ def assert_as_undisturbed(home: Home, undisturbed: Undisturbed) -> None:
     assert lake_state(home) == undisturbed.lake
     assert index_state(home) == undisturbed.index
     assert Audit(Lakehouse.open(home.settings())).broken_chains(DATASET) == []
-
-
-def logged(home: Home) -> int:
-    """Commits of all tables."""
-    return sum("/_delta_log/" in found.key for found in ObjectStore(home.settings().lake).list(""))
