@@ -111,8 +111,8 @@ class Cluster:
         subprocess.run(command, env=self._environment, cwd=self._folder, check=True, capture_output=True, timeout=120)
 
     def workers(self) -> set[psutil.Process]:
-        """The processes of the runs that go on."""
-        children = psutil.Process(self.processes["code"].pid).children(recursive=True)
+        """The processes of the runs that go on. Not their children: one that is being started looks like its parent."""
+        children = psutil.Process(self.processes["code"].pid).children()
         return {child for child in children if "spawn_main" in " ".join(_command(child))}
 
     def memory_bytes(self, part: str) -> int:
