@@ -222,7 +222,7 @@ def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline, "the command neither got there nor ended"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _rows(lake: Lakehouse, table: tables.TableSpec) -> list[Any]:
