@@ -41,7 +41,7 @@ def measure(home: Path, server: str) -> dict[str, Any]:
         settings = Settings(home=home, **given)
         variables = {f"MEDVEC_{name.upper()}": str(value) for name, value in given.items()} | {"MEDVEC_HOME": str(home)}
         known = _steps(settings).keys()
-        first, seconds, peak = _medvec(variables, "run", "--dataset", TCIA_CATALOG.id, "--all")
+        first, seconds, peak = run_medvec(variables, "run", "--dataset", TCIA_CATALOG.id, "--all")
         report: dict[str, Any] = {
             "server": server,
             "run_seconds": seconds,
@@ -52,9 +52,9 @@ def measure(home: Path, server: str) -> dict[str, Any]:
         for (_, step), took in ((key, took) for key, took in _steps(settings).items() if key not in known):
             stages[step] += took
         report["stage_seconds"] = {step: round(took, 1) for step, took in stages.items()}
-        _, report["no_change_seconds"], _ = _medvec(variables, "run", "--dataset", TCIA_CATALOG.id, "--all")
-        _, report["sync_full_seconds"], _ = _medvec(variables, "sync", "--dataset", TCIA_CATALOG.id, "--full")
-        verified, report["verify_seconds"], report["verify_peak_mb"] = _medvec(
+        _, report["no_change_seconds"], _ = run_medvec(variables, "run", "--dataset", TCIA_CATALOG.id, "--all")
+        _, report["sync_full_seconds"], _ = run_medvec(variables, "sync", "--dataset", TCIA_CATALOG.id, "--full")
+        verified, report["verify_seconds"], report["verify_peak_mb"] = run_medvec(
             variables, "verify", "--dataset", TCIA_CATALOG.id, "--recall"
         )
         report["verify"] = verified
@@ -63,7 +63,7 @@ def measure(home: Path, server: str) -> dict[str, Any]:
     return report
 
 
-def _medvec(variables: dict[str, str], *arguments: str) -> tuple[dict[str, Any], float, int]:
+def run_medvec(variables: dict[str, str], *arguments: str) -> tuple[dict[str, Any], float, int]:
     """The answer, seconds and the peak of the process' resident memory in MB."""
     began, peak = time.monotonic(), 0
     command = [str(MEDVEC), *arguments, "--json"]

@@ -87,18 +87,18 @@ def _round(settings: Settings, spec: Any, place: Path | None, times: dict[str, l
         records.build(ctx, spec, world.COHORT)
         embeddings.build(ctx, spec, "text", world.COHORT)
         rows, layout = _rows(ctx, spec), vectors.planned_layout(ctx, spec, "text", card.dim)
-        with _bare_client(settings) as client:
-            times["bare"].append(_filled(client, layout, partial(_insert, client, rows, settings)))
-            times["sync"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+        with bare_client(settings) as client:
+            times["bare"].append(filled(client, layout, partial(insert, client, rows, settings)))
+            times["sync"].append(timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
             if place is not None:
                 index.drop(COLLECTION)
-                times["bare_import"].append(_filled(client, layout, partial(_import, client, rows, place)))
+                times["bare_import"].append(filled(client, layout, partial(_import, client, rows, place)))
                 with open_index(_importing(settings, place)) as importing:
                     again = world.context(settings, importing)
-                    times["import"].append(_timed(partial(vectors.build, again, spec, "text", world.COHORT)))
-        times["no_change"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+                    times["import"].append(timed(partial(vectors.build, again, spec, "text", world.COHORT)))
+        times["no_change"].append(timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
         _change_one_percent(ctx, spec)
-        times["one_percent"].append(_timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
+        times["one_percent"].append(timed(lambda: vectors.build(ctx, spec, "text", world.COHORT)))
         index.drop(COLLECTION)
 
 
@@ -106,7 +106,7 @@ def _importing(settings: Settings, place: Path) -> Settings:
     return settings.model_copy(update={"index_bulk_uri": str(place), "index_bulk_rows": 1})
 
 
-def _timed(work: Any) -> float:
+def timed(work: Any) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -121,7 +121,7 @@ def _rows(ctx: Any, spec: Any) -> pa.Table:
 
 
 @contextmanager
-def _bare_client(settings: Settings) -> Iterator[Any]:
+def bare_client(settings: Settings) -> Iterator[Any]:
     from pymilvus import MilvusClient
 
     if settings.index_uri:
@@ -131,7 +131,7 @@ def _bare_client(settings: Settings) -> Iterator[Any]:
         yield MilvusClient(server.uri)
 
 
-def _filled(client: Any, layout: Layout, fill: Callable[[], None]) -> float:
+def filled(client: Any, layout: Layout, fill: Callable[[], None]) -> float:
     """Seconds until a collection of pymilvus alone is made, filled, indexed and loaded."""
     from pymilvus import DataType
 
@@ -158,7 +158,7 @@ def _filled(client: Any, layout: Layout, fill: Callable[[], None]) -> float:
     return seconds
 
 
-def _insert(client: Any, table: pa.Table, settings: Settings) -> None:
+def insert(client: Any, table: pa.Table, settings: Settings) -> None:
     """Upsert on Lite, which keeps no copies; insert on a server, whose upsert ignores the partition key."""
     write = client.insert if settings.index_uri else client.upsert
     for batch in table.to_batches(4096):
