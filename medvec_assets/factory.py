@@ -115,7 +115,7 @@ def publish_plan(instance: dg.DagsterInstance, spec: DatasetSpec, plan: pl.DataF
 
 
 def _common(spec: DatasetSpec, kinds: set[str]) -> dict[str, Any]:
-    tags = {"source": spec.source, "access_tier": str(spec.access_tier), "modality": spec.modality, "data": spec.kind}
+    tags = {"source": spec.source, "access_tier": str(spec.access_tier), "modality": spec.modality, "data": spec.sample}
     return {"group_name": spec.source, "owners": list(spec.owners), "kinds": kinds, "tags": tags}
 
 

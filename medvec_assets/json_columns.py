@@ -6,6 +6,8 @@ Does not belong here: which keys a dataset may have (connectors, modalities).
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 
 
@@ -19,3 +21,10 @@ def json_objects(**fields: pl.Expr) -> pl.Expr:
     null = f'"(?:{"|".join(keys)})":null'
     encoded = pl.struct(fields[key].alias(key) for key in keys).struct.json_encode()
     return encoded.str.replace_all(f",{null}", "").str.replace(rf"^\{{{null},?", "{")
+
+
+def with_mark(objects: pl.Series, name: str) -> pl.Series:
+    """`objects`, JSON objects, each with `name` set to true."""
+    marked = [json.loads(text) | {name: True} for text in objects]
+    lines = [json.dumps(one, sort_keys=True, separators=(",", ":"), ensure_ascii=False) for one in marked]
+    return pl.Series(objects.name, lines, pl.String)

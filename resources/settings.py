@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     sources: dict[str, str] = Field(
         default_factory=dict, description="dataset id -> URI read instead of its sample bundle"
     )
+    credentials: dict[str, SecretStr] = Field(
+        default_factory=dict, description="source -> its token, key, SAS or user:password, as its connector says"
+    )
     weights: dict[str, str] = Field(default_factory=dict, description="encoder ref -> path or s3:// of its weights")
     site: str = Field(
         default="anywhere", description="where this deployment runs; residency rules are checked against it"

@@ -7,6 +7,7 @@ Does not belong here: Dagster, I/O, network, torch; how a connector lists or a m
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 DATASET_ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 ENCODER_REF = re.compile(r"[a-z][a-z0-9_]*@[0-9]+")
+SYNTHETIC = "synthetic"  # the attribute that marks a made-up row, from the manifest to the answer
 
 
 class AccessTier(StrEnum):
@@ -101,6 +103,9 @@ class DatasetSpec(_Frozen):
     title: str
     citation: str
     description: str
+    homepage: str = Field(description="where the source describes this dataset", pattern=r"^https://")
+    access: str = Field(min_length=1, description="how somebody gets access, in one or two sentences")
+    raw_terabytes: float = Field(gt=0, description="size at the source, as it is planned for")
     connector: str = Field(description="name in medvec_assets.connectors")
     modality: str = Field(description="name in medvec_assets.modalities")
     spaces: dict[str, Space]
@@ -108,6 +113,12 @@ class DatasetSpec(_Frozen):
     access_tier: AccessTier
     residency: Residency = Residency()
     withdrawal: Withdrawal = Withdrawal.ARCHIVE
+    withdrawal_grace: timedelta = Field(
+        default=timedelta(0),
+        ge=timedelta(0),
+        description="from a removal at the source to the day it must be gone here",
+    )
+    smallest_count: int = Field(default=1, ge=1, description="no count of persons below it is ever shown or exported")
     sharding: Sharding = Sharding()
     freshness: Freshness
     owners: tuple[str, ...]
@@ -121,7 +132,9 @@ class DatasetSpec(_Frozen):
     sample_cohorts: tuple[str, ...] | None = Field(
         default=None, description="the cohorts `medvec run` takes without --all; None means every cohort"
     )
-    kind: Literal["real", "synthetic"] = "real"
+    sample: Literal["real", "synthetic"] = Field(
+        default="real", description="what the bundle holds that is read without a source in the settings"
+    )
 
     @field_validator("id", "source")
     @classmethod
@@ -139,6 +152,16 @@ class DatasetSpec(_Frozen):
             if not DATASET_ID.fullmatch(name):
                 raise ValueError(f"space {name!r} must be lower_snake_case")
         return value
+
+    @field_validator("index_attributes")
+    @classmethod
+    def _marks_synthetic(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """What is made up says so in every row and answer (stages.manifest writes the mark)."""
+        return value if SYNTHETIC in value else (*value, SYNTHETIC)
+
+    def is_synthetic(self, sources: Container[str]) -> bool:
+        """Whether what is read is made up: the sample bundle, `sources` naming no other place, and that is synthetic."""
+        return self.sample == SYNTHETIC and self.id not in sources
 
     @model_validator(mode="after")
     def _starts_with_source(self) -> DatasetSpec:

@@ -13,6 +13,9 @@ TCIA_CATALOG = DatasetSpec(
     citation="Fedorov A, et al. National Cancer Institute Imaging Data Commons. RadioGraphics 2023. doi:10.1148/rg.230180",
     description="One record per DICOM series of the Imaging Data Commons index; the vector is of the series' descriptor "
     "(modality, body part, series and study description, collection).",
+    homepage="https://portal.imaging.datacommons.cancer.gov/",
+    access="None is needed: the index is published with every release, as the package idc-index-data.",
+    raw_terabytes=100,
     connector="idc_index",
     modality="series_descriptor",
     spaces={"text": Space(encoder="minilm@1")},

@@ -12,6 +12,10 @@ TCIA_RADIOLOGY = DatasetSpec(
     citation="Clark K, et al. The Cancer Imaging Archive (TCIA). J Digit Imaging 2013;26:1045-57. doi:10.1007/s10278-013-9622-7",
     description="One record per DICOM series with pixels, read from a folder, a bucket or IDC's bucket layout; one vector "
     "per series. The sample bundle is the real acquisitions in pydicom's packages, some of them broken on purpose.",
+    homepage="https://www.cancerimagingarchive.net/",
+    access="Open series need none: MEDVEC_SOURCES names a folder or bucket, or IDC's own `s3://idc-open-data`. Restricted "
+    "collections are asked for at TCIA.",
+    raw_terabytes=100,
     connector="dicom_objects",
     modality="imaging",
     spaces={"image": Space(encoder="lite0@1")},

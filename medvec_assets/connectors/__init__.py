@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
+from resources.errors import ConfigError
 from resources.settings import Settings
 
 LISTING: dict[str, pl.DataType] = {
@@ -72,13 +75,21 @@ class Connector(Protocol):
         ...
 
 
-_MODULES = {
-    "idc_index": "medvec_assets.connectors.idc_index",
-    "dicom_objects": "medvec_assets.connectors.dicom_objects",
-}
-
-
 def open_connector(name: str, settings: Settings, dataset_id: str) -> Connector:
-    """The connector called `name` in a spec, for one dataset."""
-    connector: Connector = import_module(_MODULES[name]).open_connector(settings, dataset_id)
+    """The connector called `name` in a spec, a module here, for one dataset."""
+    connector: Connector = import_module(f"{__name__}.{name}").open_connector(settings, dataset_id)
     return connector
+
+
+def sample_folder(dataset_id: str) -> Path:
+    """The bundle that a dataset is read from without a source in the settings: `in/` of its fixture folder, in the layout
+    that a mirror of the source has. The package medvec_samples is tests/datasets, installed under that name."""
+    found = find_spec("medvec_samples")
+    for place in found.submodule_search_locations or () if found else ():
+        folder = Path(place) / dataset_id / "in"
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        f"there is no sample bundle of {dataset_id}",
+        remedy=f"name a source in MEDVEC_SOURCES, or add tests/datasets/{dataset_id}/in and install medvec again",
+    )

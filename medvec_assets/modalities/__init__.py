@@ -67,18 +67,13 @@ class Modality(Protocol):
     def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
         """One model input per row of `records` (columns of the records table, plus `object_uris`: list[str], the
         manifest uris of its object_ids in order), or the reason there is none (`object_id` = record_id).
-        str for text encoders; uint8 array [224, 224, 3] for `image`. Its digest is in content_digests."""
+        str for text encoders; uint8 array [224, 224, 3] for image encoders; float32 array [features] for projections.
+        Its digest is in content_digests."""
         ...
-
-
-_MODULES = {
-    "series_descriptor": "medvec_assets.modalities.series_descriptor",
-    "imaging": "medvec_assets.modalities.imaging",
-}
 
 
 @cache
 def modality(name: str) -> Modality:
-    """The modality called `name` in a spec."""
-    found: Modality = import_module(_MODULES[name]).MODALITY
+    """The modality called `name` in a spec, a module here."""
+    found: Modality = import_module(f"{__name__}.{name}").MODALITY
     return found

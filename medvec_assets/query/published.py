@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.compute as pc
 
 from medvec_assets.catalog import CATALOG
-from medvec_assets.catalog.spec import AccessTier, DatasetSpec
+from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.query.rows import read
 from resources import encoders, tables
 from resources.policy import residency_refusal
@@ -86,8 +86,10 @@ def visible(spec: DatasetSpec, settings: Settings, access_tier: str | None = Non
     """Whether this deployment may show rows of `spec` (of `access_tier`, by default the dataset's own).
 
     Deny is the default: rows that are not open are shown only where the agreement they require is on file, or inside
-    the enclave they must not leave.
+    the enclave they must not leave, or where they are made up.
     """
+    if spec.is_synthetic(settings.sources):
+        return True
     residency = spec.residency
     if residency_refusal(settings, residency.where, residency.agreement, spec.id) is not None:
         return False
@@ -140,7 +142,7 @@ def published_datasets(settings: Settings, lake: Lakehouse) -> list[PublishedDat
             title=spec.title,
             description=spec.description,
             citation=spec.citation,
-            kind=spec.kind,
+            kind=SYNTHETIC if spec.is_synthetic(settings.sources) else "real",
             access_tier=spec.access_tier.value,
             licenses=tuple(sorted(spec.licenses)),
             spaces=tuple(_published(space, settings) for space in live if space.dataset == spec.id),

@@ -61,8 +61,14 @@ class Context:
     def pseudonyms(self, spec: DatasetSpec) -> Pseudonyms:
         return Pseudonyms(self.settings.pseudonym_secret, spec.source)
 
+    def is_synthetic(self, spec: DatasetSpec) -> bool:
+        """Whether what this deployment reads for `spec` is made up."""
+        return spec.is_synthetic(self.settings.sources)
+
     def require_allowed(self, spec: DatasetSpec) -> None:
-        """Raises PolicyRefused if `spec` may not be materialized at this site."""
+        """Raises PolicyRefused if `spec` may not be materialized at this site. Made-up data are nobody's: they may."""
+        if self.is_synthetic(spec):
+            return
         refusal = policy.residency_refusal(
             self.settings, spec.residency.where, spec.residency.agreement, f"dataset {spec.id}"
         )

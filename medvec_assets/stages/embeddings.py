@@ -99,7 +99,8 @@ class Target:
 def target(ctx: Context, spec: DatasetSpec, space: str, space_version: str | None = None) -> Target:
     """The spec's space at its current version, or at another version that is still kept."""
     ref = space_version or spec.spaces[space].version
-    return Target(spec, space, encoders.card(ref, ctx.settings), encoders.precision(ctx.settings))
+    card = encoders.card(ref, ctx.settings)
+    return Target(spec, space, card, encoders.precision(card, ctx.settings))
 
 
 def expected_input(aim: Target, records_digest: str) -> str:

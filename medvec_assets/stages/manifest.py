@@ -19,8 +19,9 @@ import polars as pl
 import pyarrow as pa
 
 from medvec_assets import fingerprints, partitions
-from medvec_assets.catalog.spec import AccessTier, DatasetSpec
+from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
+from medvec_assets.json_columns import with_mark
 from medvec_assets.partitions import Leaves, Partition
 from medvec_assets.stages import quarantine
 from medvec_assets.stages.context import Context, Outcome, is_ahead
@@ -79,8 +80,9 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     version = connector.version()
     plan_base, base = ctx.lake.ensure(tables.partitions(spec.id)), ctx.lake.ensure(tables.manifest(spec.id))
     plan = plan_base.read()
+    mark = [SYNTHETIC] if ctx.is_synthetic(spec) else []
     key = fingerprints.input_digest(
-        VERSION, partitions.CONTENT_VERSION, version, spec.connector, spec.sharding.model_dump_json()
+        VERSION, partitions.CONTENT_VERSION, version, spec.connector, spec.sharding.model_dump_json(), *mark
     )
     head = ctx.audit.latest(spec.id).get(CHAIN)
     recorded = not is_ahead(CHAIN, head, base, plan_base, ctx.lake.snapshot(tables.quarantine(spec.id)))
@@ -183,6 +185,8 @@ def _listed(ctx: Context, spec: DatasetSpec, previous: pl.DataFrame) -> tuple[pl
     pieces = [one.result()[0] for one in judged]
     rejected = [refused for one in judged for refused in one.result()[1]]
     objects = pl.concat(pieces) if pieces else pl.DataFrame(schema=LISTING)
+    if ctx.is_synthetic(spec):
+        objects = objects.with_columns(with_mark(objects["attributes"], SYNTHETIC))
     objects, duplicates = _without_duplicates(objects)
     rejected.extend(duplicates)
     total = objects.height + len(rejected)

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from medvec_assets import fingerprints, partitions
-from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec
+from medvec_assets.json_columns import with_mark
 from medvec_assets.modalities import RECORD_FRAME, Modality, ReadObject, Rejected, modality
 from medvec_assets.stages import quarantine
 from medvec_assets.stages.context import Context, Outcome, is_ahead
@@ -160,6 +161,8 @@ def _spool_records(
         for chunk in _whole_records(allowed):
             frame, refused = form.records(chunk, read, ctx.pseudonyms(spec))
             _check_counts(spec, form, partition, chunk, frame, refused)
+            if ctx.is_synthetic(spec):
+                frame = frame.with_columns(with_mark(frame["attributes"], SYNTHETIC))
             frame, too_long = _without_too_long(frame)
             rejected.extend([*refused, *too_long])
             writer.write_table(_as_table(frame, partition))

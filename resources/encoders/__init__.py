@@ -4,7 +4,8 @@
     registry    card(ref), load(ref): the only way in
     runtime     device, precision, threads, the allocator
     weights     reading weight files, from a package, a path or s3://, and refusing those of another digest
-    text, image the two families of encoders; efficientnet_lite is the definition of one network
+    text, image, projection  the families of encoders; efficientnet_lite is the definition of one network
+    fitted/     frozen transforms that medvec has fitted itself, each with its card
     custom      weights that a deployment brings itself; cards: the card that must stand beside them
 
 Does not belong here: making a model input of a record (modalities), fingerprints, batching over a partition (stages).
@@ -16,8 +17,7 @@ from __future__ import annotations
 import os
 
 from resources.encoders.protocol import Encoder, EncoderCard
-from resources.encoders.registry import card, load
-from resources.encoders.runtime import precision
+from resources.encoders.registry import card, load, precision
 
 __all__ = ["Encoder", "EncoderCard", "card", "load", "precision"]
 

@@ -7,8 +7,9 @@ medvec ships (registry).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -105,6 +106,14 @@ def write_card(weights: Path, **fields: Any) -> Path:
     path = weights.with_name(weights.name + CARD_SUFFIX)
     path.write_text(card.model_dump_json(indent=2, exclude_none=True) + "\n")
     return path
+
+
+@cache
+def fitted() -> dict[str, str]:
+    """ref -> path of the transforms that medvec has fitted and ships with their cards, in `fitted/` beside this module."""
+    cards = (Path(__file__).parent / "fitted").glob(f"*{CARD_SUFFIX}")
+    named = ((json.loads(path.read_text()), path) for path in cards)
+    return {f"{card['name']}@{card['version']}": str(path).removesuffix(CARD_SUFFIX) for card, path in named}
 
 
 def read_card(ref: str, location: str) -> CustomCard:

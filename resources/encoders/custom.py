@@ -1,6 +1,6 @@
 """Encoders that a deployment brings: weights by path or s3://, with a card beside them.
 
-Belongs here: the four layouts that can be loaded. Does not belong here: encoders medvec ships (registry), the card's
+Belongs here: the five layouts that can be loaded. Does not belong here: encoders medvec ships (registry), the card's
 rules (cards).
 
     <weights>.medvec.json          the card, required: without it nobody knows what the vectors are
@@ -8,6 +8,7 @@ rules (cards).
     model.safetensors              state dict of the card's `architecture`: images
     folder/configs, models         MONAI bundle: `network_def` of configs/inference.json, models/model.pt: images
     folder/config.json, ...        BERT as sentence-transformers lays it out (text.BERT_FILES): text
+    reference.safetensors          a fitted linear map (projection): features
 
 Nothing in these files runs as Python: pickles are read with weights_only, a bundle's `$` expressions are refused, and
 networks come from monai.networks.nets by name. Digests tell damage and exchange; who may write the card may exchange
@@ -25,6 +26,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.encoders.cards import CustomCard, read_card
+from resources.encoders.projection import Projection
 from resources.encoders.protocol import Encoder
 from resources.encoders.runtime import place
 from resources.encoders.text import BERT_FILES, TextEncoder
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 _BUNDLE_CONFIG, _BUNDLE_MODEL = "configs/inference.json", "models/model.pt"
 _TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".torchscript")
 
-Layout = Literal["torchscript", "safetensors", "monai_bundle", "bert"]
+Layout = Literal["torchscript", "safetensors", "monai_bundle", "bert", "projection"]
 
 
 def load(ref: str, location: str, settings: Settings) -> Encoder:
@@ -51,6 +53,8 @@ def load(ref: str, location: str, settings: Settings) -> Encoder:
     try:
         if layout == "bert":
             return TextEncoder(card.as_encoder_card(), data, placement)
+        if layout == "projection":
+            return Projection(card.as_encoder_card(), next(iter(data.values())))
         from resources.encoders.image import ImageEncoder, Scaling
 
         network = _tap(card, _NETWORKS[layout](card, data))
@@ -71,6 +75,10 @@ def _layout(card: CustomCard, location: str) -> Layout:
         if set(BERT_FILES) <= set(files):
             return "bert"
         remedy = f"text encoders are a folder with {', '.join(BERT_FILES)}"
+    elif card.input_kind == "features":
+        if not files and suffix == ".safetensors":
+            return "projection"
+        remedy = "encoders of features are one .safetensors file (resources/encoders/projection.py)"
     elif {_BUNDLE_CONFIG, _BUNDLE_MODEL} <= set(files):
         return "monai_bundle"
     elif not files and suffix == ".safetensors" and card.architecture is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resources.errors import IntegrityError
 
-InputKind = Literal["text", "image"]
+InputKind = Literal["text", "image", "features"]
 IMAGE_SHAPE = (224, 224, 3)  # height, width, RGB: the one model input of every image encoder
 UNIT_NORM_TOLERANCE = 1e-3
 
@@ -57,7 +57,8 @@ class Encoder(Protocol):
         ...
 
     def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """`batch` (str, or uint8 arrays [224, 224, 3]) to float32 [n, dim], unit norm, in the order given; n may be 0.
+        """`batch` (str, uint8 arrays [224, 224, 3], or float32 arrays [features]) to float32 [n, dim], unit norm, in the
+        order given; n may be 0.
 
         Give it a few thousand items at a time: it batches by itself, and sorts texts by length over the whole call.
         Raises IntegrityError (code `encoder_input` or `encoder_output`) if any one item is unfit or any one vector is
@@ -80,6 +81,17 @@ def check_images(card: EncoderCard, batch: Sequence[Any]) -> None:
             raise _unfit(card, position, f"is {type(item).__name__}, not an array")
         if item.dtype != np.uint8 or item.shape != IMAGE_SHAPE:
             raise _unfit(card, position, f"is {item.dtype} {list(item.shape)}, not uint8 {list(IMAGE_SHAPE)}")
+
+
+def check_features(card: EncoderCard, batch: Sequence[Any], features: int) -> None:
+    """Raises IntegrityError `encoder_input` unless every item is a finite float32 array [features]."""
+    for position, item in enumerate(batch):
+        if not isinstance(item, np.ndarray):
+            raise _unfit(card, position, f"is {type(item).__name__}, not an array")
+        if item.dtype != np.float32 or item.shape != (features,):
+            raise _unfit(card, position, f"is {item.dtype} {list(item.shape)}, not float32 [{features}]")
+        if not np.isfinite(item).all():
+            raise _unfit(card, position, "holds numbers that are not finite")
 
 
 def check_vectors(card: EncoderCard, vectors: NDArray[np.float32], expected: int) -> NDArray[np.float32]:

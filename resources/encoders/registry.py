@@ -1,7 +1,8 @@
 """Which encoders exist, and the only way to one: `card(ref)` without torch, `load(ref)` with verified weights.
 
 Belongs here: the encoders that medvec ships, with pinned digests. Does not belong here: how a family computes (text,
-image), an encoder that a deployment brings (custom; it is found through `settings.weights`).
+image, projection), those that medvec has fitted itself (cards.fitted), an encoder that a deployment brings (custom; it is
+found through `settings.weights`).
 
 The weights shipped are general, not medical: MiniLM learnt from web text, EfficientNet-Lite0 from ImageNet photographs.
 They rank by general resemblance and support no clinical statement.
@@ -14,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from resources.encoders import custom
-from resources.encoders.cards import read_card
+from resources.encoders import custom, runtime
+from resources.encoders.cards import fitted, read_card
 from resources.encoders.protocol import Encoder, EncoderCard
 from resources.encoders.runtime import Placement, device, place
 from resources.encoders.weights import package_folder, read_weights
@@ -115,6 +116,11 @@ def card(ref: str, settings: Settings) -> EncoderCard:
     return read_card(ref, _custom_location(ref, settings)).as_encoder_card()
 
 
+def precision(card: EncoderCard, settings: Settings) -> str:
+    """What the encoder of `card` computes in here. A projection, one product a row, stays on the CPU."""
+    return "fp32" if card.input_kind == "features" else runtime.precision(settings)
+
+
 def load(ref: str, settings: Settings) -> Encoder:
     """Encoder `ref`, loaded once per process, location, digest and device.
 
@@ -124,6 +130,8 @@ def load(ref: str, settings: Settings) -> Encoder:
     """
     registered = _find(ref)
     location = settings.weights.get(ref, "")
+    if not registered and not location:
+        location = _custom_location(ref, settings)
     key = (ref, location, card(ref, settings).weights_digest, device(settings))
     with _loading:  # two threads must not both read and build the same weights
         if key not in _loaded:
@@ -148,7 +156,10 @@ def _find(ref: str) -> _Registered | None:
 def _custom_location(ref: str, settings: Settings) -> str:
     if ref in settings.weights:
         return settings.weights[ref]
-    known = ", ".join(sorted({entry.card.ref for entry in _REGISTERED} | set(settings.weights)))
+    shipped = fitted()
+    if ref in shipped:
+        return shipped[ref]
+    known = ", ".join(sorted({entry.card.ref for entry in _REGISTERED} | set(settings.weights) | set(shipped)))
     raise ConfigError(
         f"there is no encoder {ref!r}",
         remedy=f'use one of: {known}; or give its weights: MEDVEC_WEIGHTS=\'{{"{ref}": "path or s3://..."}}\'',

