@@ -58,7 +58,14 @@ class Listing:
 
 
 class Connector(Protocol):
-    """Made by `open_connector(spec.connector, settings, dataset_id)`; holds no open connection until it is used."""
+    """Made by `open_connector(spec.connector, settings, dataset_id)`; holds no open connection until it is used.
+
+    An object may be a part of a file (a sample's column of a matrix, a stay's rows of a table; ADR 0013): then its `uri` is
+    the file's with a fragment, `read` gives the part's own bytes, and the checksum is theirs.
+    """
+
+    is_remote: bool
+    """Reads cross the web: stages keep what was verified (landing), so that no object is fetched twice."""
 
     def version(self) -> str:
         """What the source has published, as one string; equal strings mean that nothing changed. Cheap."""

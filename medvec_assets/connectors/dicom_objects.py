@@ -116,6 +116,8 @@ def _sample_roots() -> tuple[_Root, ...]:
 class DicomObjects:
     """Connector of dataset tcia_radiology (medvec_assets.connectors.Connector)."""
 
+    is_remote = False
+
     def __init__(self, roots: tuple[_Root, ...], workers: int) -> None:
         self._roots = roots
         self._workers = workers

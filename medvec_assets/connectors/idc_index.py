@@ -61,6 +61,8 @@ _PRIOR: dict[str, pl.DataType] = {
 class IdcIndex:
     """Lists one index file and, where there is one, the list of prior versions that belongs to it."""
 
+    is_remote = False
+
     def __init__(self, index: Path, prior_versions: Path | None, version: str | None) -> None:
         self._index = index
         self._prior_versions = prior_versions

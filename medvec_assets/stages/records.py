@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ import pyarrow.ipc
 
 from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.json_columns import with_mark
 from medvec_assets.modalities import RECORD_FRAME, Modality, ReadObject, Rejected, modality
 from medvec_assets.stages import quarantine
@@ -224,11 +226,11 @@ def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 def _verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
     """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
-    connector = ctx.connector(spec)
+    connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id)
     digested = objects.filter(pl.col("checksum_kind").is_in(CHECKED_ON_READ))
     expected = {uri: (kind, digest) for uri, kind, digest in digested.select("uri", "checksum_kind", "checksum").rows()}
 
-    def read(uri: str) -> bytes:
+    def verified(uri: str) -> bytes:
         data = connector.read(uri, max_bytes=MAX_OBJECT_BYTES)
         kind, digest = expected.get(uri, ("", ""))
         if kind and hashlib.new(kind, data, usedforsecurity=False).hexdigest() != digest:
@@ -238,6 +240,11 @@ def _verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> 
                 remedy="refresh the manifest if the source changed the object; otherwise restore it from the source",
             )
         return data
+
+    def read(uri: str) -> bytes:
+        if not connector.is_remote or uri not in expected:
+            return verified(uri)
+        return landing.bytes("-".join(expected[uri]), partial(verified, uri))
 
     return read
 

@@ -97,6 +97,8 @@ def listed(object_id: str, content: bytes = b"", **fields: Any) -> dict[str, Any
 class MemoryConnector:
     """A connector over rows and bytes in memory; `reads` counts what was read."""
 
+    is_remote = False
+
     rows: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
     published: str = "v1"

@@ -267,3 +267,16 @@ def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(pip
 
 def test_the_cached_modality_is_the_one_of_this_test(files: Pipeline) -> None:
     assert modality("bytes") is bytes_modality.MODALITY
+
+
+def test_what_crosses_the_web_is_fetched_once(files: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a stage after this one, and by a run after one that was killed."""
+    assert files.connector is not None
+    monkeypatch.setattr(files.connector, "is_remote", True)
+    files.connector.add("a", b"alpha")
+    files.connector.add("b", b"beta")
+    files.run()
+    (partition,) = files.plan["partition"]
+    read = records.reader(files.context(), files.spec, partition)
+    assert [read(row["uri"]) for row in files.manifest.sort("object_id").iter_rows(named=True)] == [b"alpha", b"beta"]
+    assert len(files.connector.reads) == 2

@@ -1,0 +1,57 @@
+"""What was fetched once is kept by its content, complete or not at all, and bounded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from medvec_assets.connectors.landing import Landing
+from resources.settings import Settings
+
+
+def landing(tmp_path: Path, **settings: int) -> Landing:
+    return Landing(Settings(home=tmp_path, **settings), "tcia_catalog")
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    def read() -> bytes:
+        reads.append("read")
+        return b"content"
+
+    assert landing(tmp_path).bytes("md5-1", read) == b"content"
+    assert landing(tmp_path).bytes("md5-1", read) == b"content"  # of another process, after a kill
+    assert reads == ["read"]
+
+
+def test_what_broke_off_is_not_there(tmp_path: Path) -> None:
+    def half(path: Path) -> None:
+        path.mkdir()
+        (path / "part").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        landing(tmp_path).made("table", half)
+    assert [path for path in (tmp_path / "landed" / "tcia_catalog").iterdir() if path.suffix != ".lock"] == []
+    made = landing(tmp_path).made("table", lambda path: path.mkdir())
+    assert made.is_dir()
+
+
+def test_it_is_the_owners_alone(tmp_path: Path) -> None:
+    landing(tmp_path).bytes("md5-1", lambda: b"x")
+    assert stat.S_IMODE((tmp_path / "landed" / "tcia_catalog").stat().st_mode) == 0o700
+
+
+def test_beyond_the_limit_the_least_used_goes_and_folders_stay(tmp_path: Path) -> None:
+    kept = landing(tmp_path, landed_bytes=250)
+    folder = kept.made("table", lambda path: path.mkdir())
+    first, second = (kept.made(name, lambda path: path.write_bytes(b"x" * 100)) for name in ("a", "b"))
+    os.utime(first, (1, 1))
+    os.utime(second, (2, 2))
+    kept.bytes("a", lambda: b"")  # used again
+    kept.made("c", lambda path: path.write_bytes(b"x" * 100))
+    assert folder.exists() and first.exists() and not second.exists()
