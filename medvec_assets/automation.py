@@ -24,7 +24,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
-from medvec_assets import checks
+from medvec_assets import checks, governance
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.runtime import Runtime
 from resources.errors import PolicyRefused
@@ -32,6 +32,12 @@ from resources.errors import PolicyRefused
 WEEKLY_FULL_SYNC = "0 3 * * 0"  # Sunday 03:00 UTC: what receipts and counts cannot show is found within a week
 DAILY_MAINTENANCE = "0 1 * * *"  # before the weekly diff, which then reads few files
 DAILY_LOOK = "0 7 * * *"  # after the weekly looks at the sources (06:00 and 06:30 UTC)
+DAILY_CHECKS = (
+    checks.FRESHNESS_CHECK,
+    checks.STANDING_CHECK,
+    governance.AGREEMENT_CHECK,
+    governance.WITHDRAWAL_CHECK,
+)
 
 
 def on_changed_partitions() -> dg.AutomationCondition[Any]:
@@ -66,23 +72,25 @@ def schedules(spec: DatasetSpec, full_sync: dg.JobDefinition) -> Sequence[dg.Sch
     )
     standing_job = dg.define_asset_job(
         f"{spec.id}_standing",
-        selection=dg.AssetSelection.checks(checks.freshness_key(spec), checks.standing_key(spec)),
-        description=f"What of {spec.id} is broken or stale, and which partitions are not made from what is published now.",
+        selection=dg.AssetSelection.checks(*(checks.plan_check_key(spec, name) for name in DAILY_CHECKS)),
+        description=f"What of {spec.id} is broken, stale, past its agreement, or was withdrawn and is still here.",
     )
+    refused = _unless_refused(spec)
+    # The daily look is taken whatever the site may have: that something is here against the policy is what it must find.
     crons = (
-        (refresh_job, spec.freshness.observe_cron),
-        (standing_job, DAILY_LOOK),
-        (full_sync, WEEKLY_FULL_SYNC),
+        (refresh_job, spec.freshness.observe_cron, refused),
+        (standing_job, DAILY_LOOK, lambda context: dg.RunRequest()),
+        (full_sync, WEEKLY_FULL_SYNC, refused),
     )
     return [
         dg.ScheduleDefinition(
             job=job,
             cron_schedule=cron,
             execution_timezone="UTC",
-            execution_fn=_unless_refused(spec),
+            execution_fn=decide,
             required_resource_keys={"runtime"},
         )
-        for job, cron in crons
+        for job, cron, decide in crons
     ]
 
 
@@ -98,7 +106,7 @@ def _unless_refused(spec: DatasetSpec) -> Callable[[dg.ScheduleEvaluationContext
         runtime: Runtime = context.resources.runtime
         try:
             with runtime.context("schedule") as ctx:
-                ctx.require_allowed(spec)
+                ctx.require_allowed(spec, "schedule")
         except PolicyRefused as refusal:
             return dg.SkipReason(str(refusal))
         return dg.RunRequest()

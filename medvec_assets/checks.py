@@ -175,10 +175,11 @@ def of_vectors(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> I
     yield Finding("index_reconciled", not wrong, remedy, {"entities": desired_count, "collections_that_differ": wrong})
 
 
-def freshness_key(spec: DatasetSpec) -> dg.AssetCheckKey:
-    """The freshness check stands on the plan, not on the manifest: right after a refresh every changed partition is
-    stale, and a check that runs with the manifest would fail until somebody asks again."""
-    return dg.AssetCheckKey(dg.AssetKey([spec.id, PLAN]), FRESHNESS_CHECK)
+def plan_check_key(spec: DatasetSpec, name: str) -> dg.AssetCheckKey:
+    """A check of a whole dataset stands on its plan, not on the manifest: right after a refresh every changed partition is
+    stale, and a check that runs with the manifest would fail until somebody asks again. It never runs as part of what it
+    judges."""
+    return dg.AssetCheckKey(dg.AssetKey([spec.id, PLAN]), name)
 
 
 def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
@@ -188,8 +189,10 @@ def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
     Dagster's own FreshnessPolicy looks at an asset's last materialization only: a backfill of one old shard makes
     everything fresh. Age alone is no fault: what the source has not changed since is as it should be.
     """
+    heads, refusal = ctx.audit.latest(spec.id), ctx.refusal(spec)
+    if refusal is not None:  # the source must not be asked; that something is here is another check's matter
+        return Finding(FRESHNESS_CHECK, not heads, refusal.remedy, {"rule": refusal.rule}, dg.AssetCheckSeverity.WARN)
     published = ctx.connector(spec).version()
-    heads = ctx.audit.latest(spec.id)
     listed = heads.get((manifest.ASSET, "-", "-"))
     current = listed is not None and listed["upstream_version"] == published
     behind: dict[str, datetime] = {}  # partition -> when it was last known to be as published
@@ -211,11 +214,6 @@ def freshness(ctx: Context, spec: DatasetSpec, now: datetime) -> Finding:
     }
     severity = dg.AssetCheckSeverity.ERROR if old else dg.AssetCheckSeverity.WARN
     return Finding(FRESHNESS_CHECK, current and not behind, f"medvec run --dataset {spec.id}", numbers, severity)
-
-
-def standing_key(spec: DatasetSpec) -> dg.AssetCheckKey:
-    """It stands on the plan, as freshness does, and runs by itself, never as part of what it judges."""
-    return dg.AssetCheckKey(dg.AssetKey([spec.id, PLAN]), STANDING_CHECK)
 
 
 def standing(found: Standing) -> Finding:

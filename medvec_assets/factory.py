@@ -17,7 +17,7 @@ import polars as pl
 from dagster import AssetExecutionContext
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from medvec_assets import automation, checks, metadata, pictures, printing, status
+from medvec_assets import automation, checks, governance, metadata, pictures, printing, status
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.failures import RETRIES, permanent_or_retry
 from medvec_assets.jobs import build_jobs
@@ -56,7 +56,7 @@ def build_dataset(spec: DatasetSpec) -> DatasetDefinitions:
     full_sync = _full_sync(spec)
     return DatasetDefinitions(
         assets,
-        [_freshness(spec), _standing(spec)],
+        _plan_checks(spec),
         [full_sync, *build_jobs(spec)],
         automation.schedules(spec, full_sync),
     )
@@ -283,20 +283,42 @@ def _partitioned(
     return made
 
 
-def _freshness(spec: DatasetSpec) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=plan_key(spec),
-        name=checks.FRESHNESS_CHECK,
-        description="Every materialized partition is made from what the source publishes now. A warning while it is "
-        "younger than the spec's limit, an error after that.",
-    )
-    def partitions_fresh(
-        context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
-    ) -> dg.AssetCheckResult:
-        with permanent_or_retry(), runtime.context(context.run.run_id) as ctx:
-            return next(checks.results(plan_key(spec), [checks.freshness(ctx, spec, datetime.now(UTC))]))
+def _plan_check(
+    spec: DatasetSpec, name: str, description: str, judge: Callable[[Context, DatasetSpec, datetime], checks.Finding]
+) -> dg.AssetChecksDefinition:
+    """A check that stands on the plan and runs by itself, on its schedule."""
 
-    return partitions_fresh
+    def look(context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
+        with permanent_or_retry(), runtime.context(context.run.run_id) as ctx:
+            return next(checks.results(plan_key(spec), [judge(ctx, spec, datetime.now(UTC))]))
+
+    made: dg.AssetChecksDefinition = dg.asset_check(asset=plan_key(spec), name=name, description=description)(look)
+    return made
+
+
+def _plan_checks(spec: DatasetSpec) -> list[dg.AssetChecksDefinition]:
+    return [
+        _plan_check(
+            spec,
+            checks.FRESHNESS_CHECK,
+            "Every materialized partition is made from what the source publishes now. A warning while it is "
+            "younger than the spec's limit, an error after that.",
+            checks.freshness,
+        ),
+        _plan_check(
+            spec,
+            governance.AGREEMENT_CHECK,
+            "The dataset may be here: agreement on file, in scope and valid, residency kept. A warning when it ends soon.",
+            governance.agreement,
+        ),
+        _plan_check(
+            spec,
+            governance.WITHDRAWAL_CHECK,
+            "What the source took back is gone from records, embeddings and index by the source's deadline.",
+            governance.withdrawals,
+        ),
+        _standing(spec),
+    ]
 
 
 def _standing(spec: DatasetSpec) -> dg.AssetChecksDefinition:

@@ -260,7 +260,7 @@ class _Dataset:
         return bool(result.success)
 
     def _check_freshness(self) -> None:
-        key = checks.freshness_key(self._spec)
+        key = checks.plan_check_key(self._spec, checks.FRESHNESS_CHECK)
         self._launch(self._job.get_subset(asset_selection=set(), asset_check_selection={key}), None)
 
     def _launch(self, job: dg.JobDefinition, partition: str | None, **selection: Any) -> dg.ExecuteInProcessResult:

@@ -76,8 +76,14 @@ class IntegrityError(MedvecError):
 
 
 class PolicyRefused(MedvecError):
+    """`rule` is the name of the rule of resources.policy that refused."""
+
     code = "policy_refused"
     status = 403
+
+    def __init__(self, message: str, *, remedy: str, rule: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.rule = rule
 
 
 class NotFound(MedvecError):

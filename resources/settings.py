@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import os
 import secrets
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resources.errors import ConfigError
 
 SECRET_BYTES = 32
 _KEY_REMEDY = "set MEDVEC_PSEUDONYM_KEY to 64 hex digits, or unset it and keep HOME/keys/pseudonym.key"
+
+
+class Agreement(BaseModel):
+    """A data-use agreement on file: who holds it, for which datasets, and the last day on which it is valid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str = Field(min_length=1)
+    holder: str = Field(min_length=1)
+    datasets: frozenset[str]
+    expires: date
 
 
 class Settings(BaseSettings):
@@ -52,7 +63,13 @@ class Settings(BaseSettings):
     site: str = Field(
         default="anywhere", description="where this deployment runs; residency rules are checked against it"
     )
-    agreements: frozenset[str] = Field(default_factory=frozenset, description="agreements on file, by id")
+    site_hosts: frozenset[str] = Field(
+        default_factory=frozenset, description="hosts of index servers and names of buckets that are at this site too"
+    )
+    agreements: tuple[Agreement, ...] = Field(default=(), description="agreements on file, as JSON objects")
+    confirmed_removals: frozenset[str] = Field(
+        default_factory=frozenset, description="`dataset@version`: a listing that takes away so much is meant"
+    )
     pseudonym_key: SecretStr | None = Field(default=None, description="hex; empty means HOME/keys/pseudonym.key")
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")

@@ -171,6 +171,26 @@ GENERATIONS = _schema(
     ("state", _STR),
     ("created_at", _TS),
 )
+REFUSALS = _schema(
+    ("dataset", _STR),
+    ("asset", _STR),
+    ("partition", _STR),
+    ("rule", _STR),
+    ("site", _STR),
+    ("agreement", _STR),
+    ("run_id", _STR),
+    ("refused_at", _TS),
+)
+WITHDRAWALS = _schema(
+    ("dataset", _STR),
+    ("object_id", _STR),
+    ("subject_key", _STR),
+    ("cohort", _STR),
+    ("partition", _STR),
+    ("removed_in_version", _STR),
+    ("seen_at", _TS),
+    ("due_at", _TS),
+)
 SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
 
 
@@ -212,3 +232,11 @@ def generations() -> TableSpec:
 
 def suppression() -> TableSpec:
     return TableSpec("audit/suppression", SUPPRESSION, (), ("since",))
+
+
+def refusals() -> TableSpec:
+    return TableSpec("audit/refusals", REFUSALS, ("dataset",), ("refused_at",))
+
+
+def withdrawals() -> TableSpec:
+    return TableSpec("audit/withdrawals", WITHDRAWALS, ("dataset",), ("due_at",))

@@ -14,6 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from resources.policy import Terms
+
 DATASET_ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 ENCODER_REF = re.compile(r"[a-z][a-z0-9_]*@[0-9]+")
 SYNTHETIC = "synthetic"  # the attribute that marks a made-up row, from the manifest to the answer
@@ -158,6 +160,10 @@ class DatasetSpec(_Frozen):
     def _marks_synthetic(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """What is made up says so in every row and answer (stages.manifest writes the mark)."""
         return value if SYNTHETIC in value else (*value, SYNTHETIC)
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.id, self.residency.where, self.residency.agreement)
 
     def is_synthetic(self, sources: Container[str]) -> bool:
         """Whether what is read is made up: the sample bundle, `sources` naming no other place, and that is synthetic."""

@@ -89,7 +89,7 @@ def lineage(vector_id: str, settings: Settings, lake: Lakehouse) -> dict[str, An
     for spec in CATALOG:
         for space in spec.spaces:
             versions = _versions(spec, space, vector_id, settings, lake)
-            if versions and (told := _told(spec, space, versions, lake)) is not None:
+            if versions and (told := _told(spec, space, versions, settings, lake)) is not None:
                 return told
     raise NotFound(
         f"no vector {vector_id} is in the lake",
@@ -115,10 +115,13 @@ def _versions(spec: DatasetSpec, space: str, vector_id: str, settings: Settings,
     return rows
 
 
-def _told(spec: DatasetSpec, space: str, versions: list[Row], lake: Lakehouse) -> dict[str, Any] | None:
+def _told(
+    spec: DatasetSpec, space: str, versions: list[Row], settings: Settings, lake: Lakehouse
+) -> dict[str, Any] | None:
     """The whole story of versions[0]; None if its record is withdrawn or suppressed."""
     row = versions[0]
-    records = find_records(lake, spec.id, [row["record_id"]], [row["partition"]], _RECORD).to_dicts()
+    made_up = spec.is_synthetic(settings.sources)
+    records = find_records(lake, spec.id, [row["record_id"]], [row["partition"]], _RECORD, made_up=made_up).to_dicts()
     if not records:
         return None
     objects = read(lake, tables.manifest(spec.id), _OBJECT, one_of("object_id", records[0]["object_ids"]))

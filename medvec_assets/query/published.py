@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -17,7 +18,7 @@ from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.query.rows import read
 from resources import encoders, tables
-from resources.policy import residency_refusal
+from resources.policy import refusal
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def visible(spec: DatasetSpec, settings: Settings, access_tier: str | None = Non
     if spec.is_synthetic(settings.sources):
         return True
     residency = spec.residency
-    if residency_refusal(settings, residency.where, residency.agreement, spec.id) is not None:
+    if refusal(settings, spec.terms, datetime.now(UTC).date()) is not None:
         return False
     if (access_tier or spec.access_tier) == AccessTier.OPEN:
         return True

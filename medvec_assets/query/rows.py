@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from medvec_assets import fingerprints
+from medvec_assets.catalog.spec import SYNTHETIC
 from resources import tables
 from resources.tables import TableSpec
 
@@ -74,19 +75,29 @@ def entity_of(row: dict[str, Any]) -> str:
 
 
 def find_records(
-    lake: Lakehouse, dataset: str, record_ids: Iterable[str], partitions: Iterable[str], columns: Sequence[str]
+    lake: Lakehouse,
+    dataset: str,
+    record_ids: Iterable[str],
+    partitions: Iterable[str],
+    columns: Sequence[str],
+    *,
+    made_up: bool,
 ) -> pl.DataFrame:
     """`record_id` and `columns` of the records that still exist and whose subject is not suppressed.
 
-    `partitions` is where they are expected. A record that a split has moved since is looked for everywhere.
+    `partitions` is where they are expected. A record that a split has moved since is looked for everywhere. `made_up`: only
+    those that say so. A deployment that reads the synthetic sample may show that anywhere, and nothing else that the lake
+    may still hold of the dataset.
     """
     wanted = set(record_ids)
-    names = ["record_id", "subject_key", *columns]
+    names = list(dict.fromkeys(["record_id", "subject_key", "attributes", *columns]))
     table = tables.records(dataset)
     found = read(lake, table, names, one_of("partition", partitions) & one_of("record_id", wanted))
     moved = wanted - set(found["record_id"])
     if moved:
         found = pl.concat([found, read(lake, table, names, one_of("record_id", moved))])
     suppressed = read(lake, tables.suppression(), ["subject_key"])
-    shown = found.join(suppressed, on="subject_key", how="anti").drop("subject_key")
-    return shown.unique("record_id", keep="first", maintain_order=True)
+    shown = found.join(suppressed, on="subject_key", how="anti")
+    if made_up:
+        shown = shown.filter(pl.col("attributes").str.json_path_match(f"$.{SYNTHETIC}") == "true")
+    return shown.unique("record_id", keep="first", maintain_order=True).select("record_id", *columns)

@@ -10,14 +10,16 @@ whose record is gone from silver, or suppressed, is not shown even while the ind
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medvec_assets.catalog import CATALOG, dataset
+from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.fingerprints import vector_id
 from medvec_assets.query.published import LiveSpace, PlannedCohort, cohorts_of, live_spaces, visible
 from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector
@@ -150,6 +152,7 @@ class SearchEngine:
                     f"dataset {spec.id} may not be searched here: its tier is {spec.access_tier.value}, its residency "
                     f"{spec.residency.where}",
                     remedy="ask where its agreement holds, or file the agreement (MEDVEC_AGREEMENTS)",
+                    rule="visibility",
                 )
         known = sorted({space for spec in named or CATALOG for space in spec.spaces})
         if request.space is not None and request.space not in known:
@@ -228,7 +231,7 @@ class SearchEngine:
             rows = find_embeddings(self._lake, live.dataset, live.space, column, value)
             for row in rows.sort("part_kind", "part_index").iter_rows(named=True):
                 if (row["space_version"], row["access_tier"]) == (live.space_version, live.access_tier) and len(
-                    find_records(self._lake, live.dataset, [row["record_id"]], [row["partition"]], [])
+                    self._records(live.spec, [row["record_id"]], [row["partition"]], [])
                 ):
                     places.append((live, row))
         return places
@@ -281,18 +284,19 @@ class SearchEngine:
     def _hits(self, found: list[_Found]) -> list[Hit]:
         """Completed from silver, one read per dataset; what is no longer there is no answer."""
         uris: dict[tuple[str, str], str] = {}
-        for name in {one.live.dataset for one in found}:
-            entities = [one.entity for one in found if one.live.dataset == name]
-            rows = find_records(
-                self._lake,
-                name,
-                {entity["record_id"] for entity in entities},
-                {entity["partition"] for entity in entities},
-                ["payload_uri"],
-            )
-            uris |= {(name, record_id): uri for record_id, uri in rows.iter_rows()}
+        for spec in {one.live.dataset: one.live.spec for one in found}.values():
+            entities = [one.entity for one in found if one.live.dataset == spec.id]
+            ids, partitions = ({entity[key] for entity in entities} for key in ("record_id", "partition"))
+            rows = self._records(spec, ids, partitions, ["payload_uri"])
+            uris |= {(spec.id, record_id): uri for record_id, uri in rows.iter_rows()}
         keyed = [((one.live.dataset, one.entity["record_id"]), one) for one in found]
         return [_hit(one, uris[key]) for key, one in keyed if key in uris]
+
+    def _records(
+        self, spec: DatasetSpec, ids: Iterable[str], partitions: Iterable[str], columns: Sequence[str]
+    ) -> pl.DataFrame:
+        made_up = spec.is_synthetic(self._settings.sources)
+        return find_records(self._lake, spec.id, ids, partitions, columns, made_up=made_up)
 
 
 def _hit(found: _Found, source_uri: str) -> Hit:

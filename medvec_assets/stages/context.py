@@ -10,20 +10,22 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from medvec_assets import provenance
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import Connector, open_connector
 from medvec_assets.deid.pseudonyms import Pseudonyms
-from resources import policy
+from resources import policy, tables
 from resources.audit import Audit, ChainKey, Materialization
-from resources.errors import StorageError
+from resources.errors import PolicyRefused, StorageError
 from resources.lakehouse import Lakehouse, Snapshot
 from resources.settings import Settings
 
@@ -65,15 +67,31 @@ class Context:
         """Whether what this deployment reads for `spec` is made up."""
         return spec.is_synthetic(self.settings.sources)
 
-    def require_allowed(self, spec: DatasetSpec) -> None:
-        """Raises PolicyRefused if `spec` may not be materialized at this site. Made-up data are nobody's: they may."""
+    def refusal(self, spec: DatasetSpec) -> PolicyRefused | None:
+        """Why `spec` may not be here, or None if it may. Made-up data are nobody's: they may be anywhere."""
         if self.is_synthetic(spec):
+            return None
+        return policy.refusal(self.settings, spec.terms, datetime.now(UTC).date())
+
+    def require_allowed(self, spec: DatasetSpec, asset: str, partition: str = "-") -> None:
+        """Raises PolicyRefused if `spec` may not be worked on at this site, after the refusal was written down."""
+        refusal = self.refusal(spec)
+        if refusal is None:
             return
-        refusal = policy.residency_refusal(
-            self.settings, spec.residency.where, spec.residency.agreement, f"dataset {spec.id}"
+        row = {
+            "dataset": spec.id,
+            "asset": asset,
+            "partition": partition,
+            "rule": refusal.rule,
+            "site": self.settings.site,
+            "agreement": spec.residency.agreement or "-",
+            "run_id": self.run_id,
+            "refused_at": datetime.now(UTC),
+        }
+        self.lake.append(
+            tables.refusals(), pa.Table.from_pylist([row], schema=tables.REFUSALS), {"run_id": self.run_id}
         )
-        if refusal is not None:
-            raise refusal
+        raise refusal
 
     def record(self, **facts: object) -> None:
         """Append one materialization, with this run and this code filled in."""

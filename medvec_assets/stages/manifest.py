@@ -23,7 +23,7 @@ from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
 from medvec_assets.json_columns import with_mark
 from medvec_assets.partitions import Leaves, Partition
-from medvec_assets.stages import quarantine
+from medvec_assets.stages import quarantine, withdrawal
 from medvec_assets.stages.context import Context, Outcome, is_ahead
 from resources import tables
 from resources.audit import ChainKey
@@ -75,7 +75,7 @@ def current_plan(ctx: Context, spec: DatasetSpec) -> pl.DataFrame:
 
 def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Refreshed:
     """Bring manifest and plan up to what the source publishes now. `split` names partitions to halve by hand."""
-    ctx.require_allowed(spec)
+    ctx.require_allowed(spec, ASSET)
     connector = ctx.connector(spec)
     version = connector.version()
     plan_base, base = ctx.lake.ensure(tables.partitions(spec.id)), ctx.lake.ensure(tables.manifest(spec.id))
@@ -91,7 +91,9 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
 
     previous = base.read()
     published, rejected = _listed(ctx, spec, previous.select(_PREVIOUS))
-    objects, leaves = _planned(spec, _with_tombstones(published, previous, version), plan, split)
+    listed = withdrawal.with_tombstones(spec, published, previous, version)
+    withdrawal.note_removals(ctx, spec, previous, listed, version)
+    objects, leaves = _planned(spec, listed, plan, split)
     bad = [(one.object_id, "quarantined", one.code, one.remedy) for one in rejected]
     quarantine.replace(ctx, spec, CHAIN, bad, UNASSIGNED)
 
@@ -259,16 +261,6 @@ def _without_duplicates(objects: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejec
     kept = objects.filter(~pl.col("object_id").is_in(repeated.unique().implode()))
     code = "duplicate_object_id"
     return kept, [Rejection(object_id, code, _REMEDIES[code]) for object_id in repeated]
-
-
-def _with_tombstones(published: pl.DataFrame, previous: pl.DataFrame, version: str) -> pl.DataFrame:
-    """Published objects, and those that were here before and are not published any more, dated."""
-    if previous.is_empty():
-        return published  # a join against a million rows takes .2 s to find nothing
-    gone = previous.join(published, on="object_id", how="anti").with_columns(
-        pl.coalesce("removed_in_version", pl.lit(version)).alias("removed_in_version")
-    )
-    return pl.concat([published, gone.select(published.columns)])
 
 
 def _plan_rows(leaves: Leaves, digests: pl.DataFrame, version: str, plan: pl.DataFrame) -> pl.DataFrame:

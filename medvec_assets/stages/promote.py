@@ -52,7 +52,7 @@ def promote(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
 
     IntegrityError `promote_refused` names every reason against it; CommitConflict if partitions kept changing.
     """
-    ctx.require_allowed(spec)
+    ctx.require_allowed(spec, "promote")
     version = spec.spaces[space].version
     known = generations.of_space(ctx, spec, space)
     rising = [one for one in known if one["space_version"] == version and one["state"] == "filling"]
@@ -83,7 +83,7 @@ def promote(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
 
 def rollback(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
     """Let readers see the generation that the last promotion took from them. The one they saw goes on being filled."""
-    ctx.require_allowed(spec)
+    ctx.require_allowed(spec, "rollback")
     known = generations.of_space(ctx, spec, space)
     retiring = [one for one in known if one["state"] == "retiring"]
     newest = {one["access_tier"]: one for one in retiring}  # oldest first: the last of a tier stays
@@ -107,7 +107,6 @@ def rollback(ctx: Context, spec: DatasetSpec, space: str) -> Promotion:
 
 def drop_retired(ctx: Context, spec: DatasetSpec, space: str) -> list[str]:
     """Give up every generation kept for a rollback: its entities and its rows of gold. Returns the collections."""
-    ctx.require_allowed(spec)
     assert ctx.index is not None, "dropping needs a context with an index"
     known = generations.of_space(ctx, spec, space)
     # Marked before anything goes: a run killed in between leaves nothing that could be gone back to.

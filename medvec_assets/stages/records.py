@@ -51,7 +51,7 @@ def chain_of(partition: str) -> ChainKey:
 
 def build(ctx: Context, spec: DatasetSpec, partition: str) -> Outcome:
     """Make the records of one partition what its manifest says; one commit, or none if nothing is new."""
-    ctx.require_allowed(spec)
+    ctx.require_allowed(spec, ASSET, partition)
     planned = _planned(ctx, spec, partition)
     key = expected_input(ctx, spec, planned["content_digest"])
     chain = chain_of(partition)

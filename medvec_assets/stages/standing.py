@@ -22,7 +22,7 @@ from medvec_assets.stages import due, generations, manifest, quarantine, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
 from medvec_assets.stages.retire import leftovers
-from resources.errors import MedvecError, PolicyRefused, SourceError, SourceUnavailable
+from resources.errors import MedvecError, SourceError, SourceUnavailable
 
 MAX_SAMPLE = 10
 # What was made is true, of inputs that have moved since. Any other reason is damage or a chain that stopped halfway.
@@ -73,11 +73,11 @@ def examine(ctx: Context, spec: DatasetSpec, now: datetime, runs: Runs = Runs())
 
     IndexUnavailable or IndexInvalid if the index cannot be asked. A source that does not answer is a problem, not an error.
     """
-    try:
-        ctx.require_allowed(spec)
-    except PolicyRefused as refusal:
-        return Standing(spec.id, note=refusal.message)
     heads = ctx.audit.latest(spec.id)
+    refusal = ctx.refusal(spec)
+    if refusal is not None:
+        kept = _problem("kept_against_policy", refusal.message, (), refusal.remedy, broken=True, count=len(heads))
+        return Standing(spec.id, note=refusal.message, problems=(kept,) if heads else ())
     states = partition_states(ctx, spec)
     unfinished = [state for state in states if state.state != "current"]
     asked = [s for s in unfinished if records.chain_of(s.partition) in heads or s.partition in runs.failed]

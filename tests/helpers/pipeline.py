@@ -154,6 +154,10 @@ class Pipeline:
         snapshots = {table.path: self.lake.snapshot(table) for table in found}
         return {path: snapshot.version if snapshot else -1 for path, snapshot in snapshots.items()}
 
+    def site(self, **settings: Any) -> None:
+        """Go on under other settings."""
+        self.settings = self.settings.model_copy(update=settings)
+
     def suppress(self, subject_ref: str) -> None:
         key = self.context().pseudonyms(self.spec).subject(subject_ref)
         row = {"subject_key": key, "reason": "withdrawn", "since": EPOCH}

@@ -273,7 +273,7 @@ class FakeEncoder:
 
 
 def settings_of(home: Path) -> Settings:
-    return Settings(home=home, lake_uri="", index_uri="", api_host="127.0.0.1", weights={}, agreements=frozenset())
+    return Settings(home=home, lake_uri="", index_uri="", api_host="127.0.0.1", weights={}, agreements=())
 
 
 def built_world(home: Path) -> World:

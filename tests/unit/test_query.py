@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -11,10 +13,13 @@ from query_world import A1, B1, R2, World, append, built_world, copy_of, empty_w
 
 from medvec_assets import catalog
 from medvec_assets.catalog.spec import AccessTier, Residency
+from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
+from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
 from medvec_assets.query import published
 from medvec_assets.query import search as search_module
 from medvec_assets.query.lineage import lineage
 from medvec_assets.query.published import live_spaces, published_datasets, visible
+from medvec_assets.query.rows import find_records
 from medvec_assets.query.search import Hit, SearchEngine, SearchRequest
 from resources import tables
 from resources.errors import (
@@ -26,6 +31,7 @@ from resources.errors import (
     PolicyRefused,
     QueryInvalid,
 )
+from resources.settings import Agreement
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +124,8 @@ def test_ties_are_ordered_by_dataset_and_entity(world: World) -> None:
 
 
 def test_scores_of_two_datasets_of_one_space_are_merged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    twin = catalog.TCIA_CATALOG.model_copy(update={"id": "tcia_twin"})
-    both = (catalog.TCIA_CATALOG, twin)
+    twin = TCIA_CATALOG.model_copy(update={"id": "tcia_twin"})
+    both = (TCIA_CATALOG, twin)
     for module in (catalog, published, search_module):
         monkeypatch.setattr(module, "CATALOG", both)
     other = replace(
@@ -279,9 +285,26 @@ def test_a_record_that_a_split_moved_is_still_found(world: World) -> None:
 def test_deny_is_the_default(
     world: World, tier: AccessTier, residency: Residency, site: str, agreements: set[str], shown: bool
 ) -> None:
-    spec = catalog.TCIA_CATALOG.model_copy(update={"access_tier": tier, "residency": residency})
-    settings = world.settings.model_copy(update={"site": site, "agreements": frozenset(agreements)})
+    spec = TCIA_CATALOG.model_copy(update={"access_tier": tier, "residency": residency})
+    on_file = [Agreement(id=one, holder="H", datasets={"tcia_catalog"}, expires=date.max) for one in agreements]
+    settings = world.settings.model_copy(update={"site": site, "agreements": tuple(on_file)})
     assert visible(spec, settings) is shown
+
+
+@pytest.mark.parametrize("mark", [{}, {"synthetic": True}, {"synthetic": "true, they say"}])
+def test_where_only_the_sample_may_be_shown_what_does_not_say_so_is_not(world: World, mark: dict[str, object]) -> None:
+    """Real rows that the lake still holds, of a deployment whose source was the real one before."""
+    table = tables.records("tcia_catalog")
+    base = world.lake.snapshot(table)
+    assert base is not None
+    rows = base.read(where=pc.field("partition") == "lung.1").to_dicts()
+    told = [row | {"attributes": json.dumps(json.loads(row["attributes"]) | mark)} for row in rows]
+    world.lake.replace(base, {"partition": "lung.1"}, [], {})
+    append(world.lake, table, *told)
+    keys = {row["record_id"] for row in rows}
+    found = find_records(world.lake, "tcia_catalog", keys, {"lung.1"}, ["payload_uri"], made_up=True)
+    assert set(found["record_id"]) == (keys if mark.get("synthetic") is True else set())
+    assert found.columns == ["record_id", "payload_uri"]
 
 
 def test_rows_of_a_closed_tier_of_an_open_dataset_are_not_shown(world: World) -> None:
@@ -295,9 +318,9 @@ def test_rows_of_a_closed_tier_of_an_open_dataset_are_not_shown(world: World) ->
 
 
 def test_a_dataset_that_may_not_be_shown_is_refused_by_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    shut = catalog.TCIA_CATALOG.model_copy(update={"access_tier": AccessTier.CONTROLLED})
+    shut = TCIA_CATALOG.model_copy(update={"access_tier": AccessTier.CONTROLLED})
     for module in (catalog, published, search_module):
-        monkeypatch.setattr(module, "CATALOG", (shut, catalog.TCIA_RADIOLOGY))
+        monkeypatch.setattr(module, "CATALOG", (shut, TCIA_RADIOLOGY))
     with pytest.raises(PolicyRefused, match="tcia_catalog"):
         ask(world, text="chest", datasets=("tcia_catalog",))
     assert [one.id for one in published_datasets(world.settings, world.lake)] == ["tcia_radiology"]
@@ -321,7 +344,7 @@ def test_no_message_quotes_the_question(world: World) -> None:
 
 
 def test_datasets_tell_live_spaces_and_cohorts(world: World) -> None:
-    first = published_datasets(world.settings, world.lake)[0]
+    (first,) = [one for one in published_datasets(world.settings, world.lake) if one.id == "tcia_catalog"]
     assert (first.id, [space.query_kind for space in first.spaces]) == ("tcia_catalog", ["text"])
     assert [(one.cohort, one.partitions) for one in first.cohorts] == [("liver", 1), ("lung", 2)]
     assert first.spaces[0].medical is False
@@ -330,4 +353,5 @@ def test_datasets_tell_live_spaces_and_cohorts(world: World) -> None:
 def test_datasets_are_told_before_anything_is_materialized(tmp_path: Path) -> None:
     world = empty_world(tmp_path)
     told = published_datasets(world.settings, world.lake)
-    assert [(one.id, one.spaces, one.cohorts) for one in told] == [("tcia_catalog", (), ()), ("tcia_radiology", (), ())]
+    assert {"tcia_catalog", "tcia_radiology"} <= {one.id for one in told}
+    assert {(one.spaces, one.cohorts) for one in told} == {((), ())}

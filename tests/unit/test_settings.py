@@ -31,13 +31,16 @@ def test_home_is_absolute_whatever_folder_a_process_runs_in(monkeypatch: pytest.
 def test_variables_are_read_and_others_are_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MEDVEC_HOME", str(tmp_path))
     monkeypatch.setenv("MEDVEC_SOURCES", '{"tcia_catalog": "/data/index.parquet"}')
-    monkeypatch.setenv("MEDVEC_AGREEMENTS", '["dua-7"]')
+    monkeypatch.setenv(
+        "MEDVEC_AGREEMENTS", '[{"id": "dua-7", "holder": "H", "datasets": ["d"], "expires": "2027-01-31"}]'
+    )
     monkeypatch.setenv("MEDVEC_SITE", "rap")
     monkeypatch.setenv("SITE", "elsewhere")
     settings = Settings()
     assert settings.home == tmp_path
     assert settings.sources == {"tcia_catalog": "/data/index.parquet"}
-    assert settings.agreements == {"dua-7"}
+    (agreement,) = settings.agreements
+    assert (agreement.id, agreement.holder, agreement.expires.year) == ("dua-7", "H", 2027)
     assert settings.site == "rap"
 
 

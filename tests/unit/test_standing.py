@@ -180,10 +180,17 @@ def test_a_generation_that_waits_is_named_until_it_is_promoted(whole: Pipeline) 
     assert standing(whole).ok
 
 
-def test_a_dataset_that_the_site_may_not_have_is_no_problem_and_says_the_rule(whole: Pipeline) -> None:
-    whole.spec = whole.spec.model_copy(update={"residency": Residency(where="enclave:rap")})
-    found = standing(whole)
+def test_a_dataset_that_the_site_may_not_have_is_no_problem_and_says_the_rule(pipeline: Pipeline) -> None:
+    pipeline.spec = pipeline.spec.model_copy(update={"residency": Residency(where="enclave:rap")})
+    found = standing(pipeline)
     assert found.ok and "rule 'residency'" in found.note
+
+
+def test_what_is_here_against_the_policy_is_a_problem(whole: Pipeline) -> None:
+    whole.spec = whole.spec.model_copy(update={"residency": Residency(where="enclave:rap")})
+    problem = only(whole)
+    assert (problem.name, problem.broken) == ("kept_against_policy", True)
+    assert "rule 'residency'" in problem.what
 
 
 def test_a_commit_that_no_audit_row_tells_of_is_broken_even_if_its_input_went_back(whole: Pipeline) -> None:
