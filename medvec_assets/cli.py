@@ -129,6 +129,24 @@ def lineage(vector_id: str, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def count(
+    dataset_id: Annotated[str, typer.Argument(metavar="DATASET")],
+    by: Annotated[list[str], typer.Option(help="Cohort, modality, license or an attribute; may be given again.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count subjects, as may leave an enclave: small counts, and what would tell them, are not shown."""
+    from medvec_assets.query.published import require_visible
+    from medvec_assets.query.small_cells import counts
+    from resources.lakehouse import Lakehouse
+
+    spec, settings = dataset(dataset_id), _settings()
+    require_visible(spec, settings)
+    found = counts(Lakehouse.open(settings), spec, by)
+    answer = {"dataset": spec.id, "by": by, "smallest_count": spec.smallest_count, "counts": found.to_dicts()}
+    _show(answer, as_json, printing.counts)
+
+
+@app.command()
 def sync(
     datasets: Datasets = None,
     full: Annotated[

@@ -37,7 +37,8 @@ def hits(result: Result) -> Iterator[str]:
         told = " · ".join(str(hit["attributes"][name]) for name in _TOLD if hit["attributes"].get(name))
         same = f", stands for {hit['members']:,} with the same content" if hit["members"] > 1 else ""
         yield f"{number:3}. {hit['score']:.3f}  {told or hit['record_id']}"
-        yield f"     {hit['dataset']} / {hit['cohort']}, {hit['license']}{same}"
+        made_up = ", synthetic" if hit["attributes"].get("synthetic") else ""
+        yield f"     {hit['dataset']} / {hit['cohort']}, {hit['license']}{made_up}{same}"
         yield f"     {hit['source_uri']}"
         yield f"     {hit['encoder']} (weights {hit['weights_digest'][:12]}), Delta version {hit['delta_version']}"
         yield f"     medvec lineage {hit['vector_id']}"
@@ -141,3 +142,13 @@ def doctor(result: Result) -> Iterator[str]:
 
 def lineage(result: Result) -> Iterator[str]:
     yield json.dumps(result, indent=2, default=str)
+
+
+def counts(answer: dict[str, Any]) -> Iterator[str]:
+    least, hidden = answer["smallest_count"], False
+    for row in answer["counts"]:
+        hidden |= row["subjects"] is None
+        shown = "hidden" if row["subjects"] is None else f"{row['subjects']:,}"
+        yield f"  {shown:>12}  " + " · ".join(str(row[name]) for name in answer["by"])
+    if hidden:
+        yield f"hidden: fewer than {least}, or what would tell such a count"

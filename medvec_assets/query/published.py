@@ -18,6 +18,7 @@ from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.query.rows import read
 from resources import encoders, tables
+from resources.errors import PolicyRefused
 from resources.policy import refusal
 from resources.settings import Settings
 
@@ -97,6 +98,17 @@ def visible(spec: DatasetSpec, settings: Settings, access_tier: str | None = Non
     if (access_tier or spec.access_tier) == AccessTier.OPEN:
         return True
     return residency.agreement is not None or residency.where.startswith("enclave:")
+
+
+def require_visible(spec: DatasetSpec, settings: Settings) -> None:
+    """Raises PolicyRefused where nothing of `spec` may be shown."""
+    if not visible(spec, settings):
+        raise PolicyRefused(
+            f"dataset {spec.id} may not be searched here: its tier is {spec.access_tier.value}, its residency "
+            f"{spec.residency.where}",
+            remedy="ask where its agreement holds, or file the agreement (MEDVEC_AGREEMENTS)",
+            rule="visibility",
+        )
 
 
 def live_spaces(settings: Settings, lake: Lakehouse) -> list[LiveSpace]:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.fingerprints import vector_id
-from medvec_assets.query.published import LiveSpace, PlannedCohort, cohorts_of, live_spaces, visible
+from medvec_assets.query.published import LiveSpace, PlannedCohort, cohorts_of, live_spaces, require_visible
 from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector
 from resources import encoders
-from resources.errors import IndexUnavailable, IntegrityError, NotFound, PolicyRefused, QueryInvalid
+from resources.errors import IndexUnavailable, IntegrityError, NotFound, QueryInvalid
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,13 +147,7 @@ class SearchEngine:
         """The live spaces that the request names, or all of them."""
         named = [dataset(name) for name in dict.fromkeys(request.datasets)]
         for spec in named:
-            if not visible(spec, self._settings):
-                raise PolicyRefused(
-                    f"dataset {spec.id} may not be searched here: its tier is {spec.access_tier.value}, its residency "
-                    f"{spec.residency.where}",
-                    remedy="ask where its agreement holds, or file the agreement (MEDVEC_AGREEMENTS)",
-                    rule="visibility",
-                )
+            require_visible(spec, self._settings)
         known = sorted({space for spec in named or CATALOG for space in spec.spaces})
         if request.space is not None and request.space not in known:
             raise QueryInvalid("no dataset that was asked has this space", remedy=f"use one of: {', '.join(known)}")
