@@ -119,32 +119,6 @@ class HttpSource:
         """A text answer to GET, or to POST if there is a `form`, whose fields stay out of the URL."""
         return self.bytes(path, max_bytes=MAX_ANSWER_BYTES, params=params, form=form).decode("utf-8", "replace")
 
-    def bytes(
-        self,
-        path: str,
-        *,
-        max_bytes: int,
-        params: Mapping[str, Any] | None = None,
-        body: Any = None,
-        form: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        """One answer's bytes. ObjectRejected `object_too_large` before more than `max_bytes` are in memory."""
-        received = bytearray()
-        tag: list[str] = []  # of the version that `received` is of
-        for attempt in self._attempts(path):
-            with attempt:
-                request = self._client.build_request(
-                    "GET" if body is None and form is None else "POST",
-                    self._url(path),
-                    params={**(params or {}), **self._secret_params} or None,
-                    json=body,
-                    data=dict(form) if form is not None else None,
-                )
-                if received and tag:
-                    request.headers.update({"Range": f"bytes={len(received)}-", "If-Range": tag[0]})
-                self._receive(request, path, max_bytes, received, tag)
-        return bytes(received)
-
     def facts(self, path: str) -> tuple[int | None, str]:
         """Size in bytes and etag (else Last-Modified, else "") of what GET would give, without its body."""
         size, tag = None, ""
@@ -186,6 +160,32 @@ class HttpSource:
                         tag[:] = _strong_tag(answer)
                         for piece in answer.iter_bytes():
                             file.write(piece)
+
+    def bytes(
+        self,
+        path: str,
+        *,
+        max_bytes: int,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        form: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """One answer's bytes. ObjectRejected `object_too_large` before more than `max_bytes` are in memory."""
+        received = bytearray()
+        tag: list[str] = []  # of the version that `received` is of
+        for attempt in self._attempts(path):
+            with attempt:
+                request = self._client.build_request(
+                    "GET" if body is None and form is None else "POST",
+                    self._url(path),
+                    params={**(params or {}), **self._secret_params} or None,
+                    json=body,
+                    data=dict(form) if form is not None else None,
+                )
+                if received and tag:
+                    request.headers.update({"Range": f"bytes={len(received)}-", "If-Range": tag[0]})
+                self._receive(request, path, max_bytes, received, tag)
+        return bytes(received)
 
     def _receive(self, request: httpx.Request, path: str, max_bytes: int, received: bytearray, tag: list[str]) -> None:
         with self._answer(request, path) as answer:
