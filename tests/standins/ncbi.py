@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/reads/"):
             return self._file(world.reads.get(path.removeprefix("/reads/")))
         if match := re.fullmatch(r"/geo/series/GSE\d*nnn/(GSE\d+)/matrix/(.*)", path):
-            assert f"/{match[1][:-3] or 'GSE'}nnn/" in path
+            assert f"/GSE{match[1][3:-3]}nnn/" in path
             files = world.matrices.get(match[1])
             if files is None:
                 return self._send(404, {}, b"")
