@@ -106,6 +106,7 @@ def mirrored_runs(folder: Path) -> World:
 class _Handler(BaseHTTPRequestHandler):
     server: Ncbi
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet: two wait 40 ms for each other's receipt
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
