@@ -113,8 +113,8 @@ def _split(text: bytes, is_complete: bool) -> Reads:
         text += b"\n"
     buffer = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(buffer == _NEWLINE)
-    while is_complete and len(ends) > 1 and ends[-1] == ends[-2] + 1:
-        ends = ends[:-1]  # empty lines at the end
+    while is_complete and len(ends) > 4 and _ends_empty(ends):
+        ends = ends[:-1]
     whole = len(ends) // 4
     if is_complete and len(ends) % 4:
         raise refused("fastq_layout")
@@ -127,6 +127,11 @@ def _split(text: bytes, is_complete: bool) -> Reads:
     if not (same.all() and (buffer[names] == _AT).all() and (buffer[plus] == _PLUS).all()):
         raise refused("fastq_layout")
     return Reads(buffer, starts, lines[:, 1], quality_starts)
+
+
+def _ends_empty(ends: NDArray[np.int64]) -> bool:
+    """Whether the last line is an empty one behind the reads: the last read's qualities may be empty too."""
+    return bool(ends[-1] == ends[-2] + 1 and (len(ends) % 4 or ends[-1] == ends[-5] + 4))
 
 
 def _check_letters(reads: Reads) -> None:
