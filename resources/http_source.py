@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -118,6 +119,48 @@ class HttpSource:
         """A text answer to GET, or to POST if there is a `form`, whose fields stay out of the URL."""
         return self.bytes(path, max_bytes=MAX_ANSWER_BYTES, params=params, form=form).decode("utf-8", "replace")
 
+    def facts(self, path: str) -> tuple[int | None, str]:
+        """Size in bytes and etag (else Last-Modified, else "") of what GET would give, without its body."""
+        size, tag = None, ""
+        for attempt in self._attempts(path):
+            with attempt, self._answer(self._client.build_request("HEAD", self._url(path)), path) as answer:
+                length = answer.headers.get("content-length", "")
+                size = int(length) if length.isdecimal() else None
+                tag = answer.headers.get("etag", "").strip('"') or answer.headers.get("last-modified", "")
+        return size, tag
+
+    def head(self, path: str, length_bytes: int) -> bytes:
+        """The first `length_bytes` bytes of an answer, fewer where it ends; a service that knows no ranges is cut off."""
+        received = bytearray()
+        for attempt in self._attempts(path):
+            with attempt:
+                received.clear()
+                request = self._client.build_request("GET", self._url(path))
+                request.headers["Range"] = f"bytes=0-{length_bytes - 1}"
+                with self._answer(request, path) as answer:
+                    for piece in answer.iter_bytes():
+                        received += piece
+                        if len(received) >= length_bytes:
+                            break
+        return bytes(received[:length_bytes])
+
+    def save(self, path: str, target: Path) -> None:
+        """A whole answer into the file `target`, in constant memory; continued from where it broke off."""
+        tag: list[str] = []
+        with target.open("wb") as file:
+            for attempt in self._attempts(path):
+                with attempt:
+                    request = self._client.build_request("GET", self._url(path))
+                    if file.tell() and tag:
+                        request.headers.update({"Range": f"bytes={file.tell()}-", "If-Range": tag[0]})
+                    with self._answer(request, path) as answer:
+                        if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                            file.seek(0)
+                            file.truncate()
+                        tag[:] = _strong_tag(answer)
+                        for piece in answer.iter_bytes():
+                            file.write(piece)
+
     def bytes(
         self,
         path: str,
@@ -148,7 +191,7 @@ class HttpSource:
         with self._answer(request, path) as answer:
             if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                 received.clear()
-            tag[:] = [answer.headers["etag"]] if not answer.headers.get("etag", "W/").startswith("W/") else []
+            tag[:] = _strong_tag(answer)
             for piece in answer.iter_bytes():
                 received += piece
                 if len(received) > max_bytes:
@@ -225,6 +268,12 @@ class HttpSource:
 
     def _refused(self, path: str, what: str, remedy: str, code: str = "request_refused") -> MedvecError:
         return SourceError(f"{self._name(path)} {what}", remedy=remedy, code=code)
+
+
+def _strong_tag(answer: httpx.Response) -> list[str]:
+    """The etag by which a body may be continued, or none."""
+    tag = answer.headers.get("etag", "W/")
+    return [] if tag.startswith("W/") else [tag]
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,16 +38,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             status, headers = answer, {}
         body = BODY if status == 200 else b"{}"
-        start = 0
         if "Range" in self.headers and status == 200:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            status, body = 206, BODY[start:]
+            start, end = self.headers["Range"].removeprefix("bytes=").split("-")
+            status, body = 206, BODY[int(start) : int(end) + 1 if end else None]
         self.send_response(status)
         for name, value in {"ETag": '"v1"', **headers}.items():
             if name != "break":
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cut = headers.get("break")
         self.wfile.write(body if cut is None else body[: int(cut)])
         if cut is not None:
@@ -54,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
 
-    do_POST = do_GET
+    do_POST = do_HEAD = do_GET
 
     def log_message(self, *args: Any) -> None:
         """Silent."""
@@ -173,3 +175,22 @@ def test_no_url_is_logged(source: HttpSource, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.DEBUG):
         source.bytes("data/jane-doe", max_bytes=1 << 20)
     assert "jane" not in caplog.text
+
+
+def test_only_the_head_of_a_large_body_is_read(source: HttpSource, server: _Server) -> None:
+    server.answers = [503]
+    assert source.head("data/1", 100) == BODY[:100]
+    assert server.seen[1][2]["Range"] == "bytes=0-99"
+    assert source.head("data/1", 1 << 20) == BODY
+
+
+def test_a_file_is_saved_and_continued_where_it_broke_off(source: HttpSource, server: _Server, tmp_path: Path) -> None:
+    server.answers = [(200, {"break": "1000"})]
+    source.save("data/1", tmp_path / "saved")
+    assert (tmp_path / "saved").read_bytes() == BODY
+    assert server.seen[1][2]["Range"] == "bytes=1000-"
+
+
+def test_size_and_etag_come_without_the_body(source: HttpSource, server: _Server) -> None:
+    assert source.facts("data/1") == (len(BODY), "v1")
+    assert server.seen[0][0] == "HEAD"
