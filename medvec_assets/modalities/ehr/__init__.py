@@ -23,12 +23,13 @@ from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.fingerprints import array_digest, text_digest
 from medvec_assets.json_columns import json_objects
 from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
-from medvec_assets.modalities.ehr import mimic
+from medvec_assets.modalities.ehr import mimic, omop
 from medvec_assets.modalities.ehr.bag import INPUT_VERSION, code_counts
 from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, rows_of
 from resources.errors import ObjectRejected
 
 PIECE = 512  # parts at a time: 150,000 rows of a hospital's stays, some 200 MB
+PERSON = b'"table":"person"'  # a line that every part of an OMOP CDM has
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 _REMEDIES = {
     "wrong_encoding": "a field of these rows is no UTF-8; ask the source to write the table again",
@@ -138,7 +139,7 @@ def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list
 
 def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.float32]]:
     """What may be said of each part (flaw, sex, age, kind, span, text, events, dates) and its features, in order."""
-    layout: Any = mimic
+    layout: Any = omop if parts and PERSON in parts[0] else mimic  # a dataset's parts are of one layout
     rows = rows_of(parts, layout.COLUMNS)
     events = layout.events(rows)
     facts = layout.facts(rows, len(parts))
@@ -146,7 +147,7 @@ def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.float3
         events=pl.len(), dates=pl.col("time").count(), wrong=pl.col("flaw").drop_nulls().min()
     )
     told = facts.join(counted, on="part", how="left", maintain_order="left").with_columns(
-        pl.coalesce("flaw", "wrong", pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))).alias("flaw")
+        pl.coalesce("wrong", "flaw", pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))).alias("flaw")
     )
     return told.drop("part", "wrong"), code_counts(events, len(parts))
 
