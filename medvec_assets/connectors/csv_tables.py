@@ -23,13 +23,14 @@ from resources.errors import SourceError
 BLOCK_BYTES = 16 << 20  # parsed at a time
 MAX_BROKEN_SHARE = 0.5  # of a table's rows; above it the columns have moved, and no row is what it seems
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands in a field whose bytes were no UTF-8
+_GZIP = b"\x1f\x8b"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """`path` is a .csv or .csv.gz; of its `layout`, the columns as documented, `columns` are read, in this order."""
+    """`path` is CSV, plain or gzip, as its first bytes say; of its `layout`, the columns as documented, `columns` are read, in this order."""
 
     name: str
     path: Path
@@ -60,7 +61,7 @@ class CsvTable:
         yield pl.DataFrame({name: [None] * broken.rows for name in self.columns}, schema=_strings(self.columns))
 
     def _header(self) -> list[str]:
-        opener = gzip.open if self.path.suffix == ".gz" else open
+        opener = gzip.open if self._is_gzip() else open
         try:
             with opener(self.path, "rt", encoding="utf-8", errors="replace", newline="") as file:
                 header = next(csv.reader(file), [])
@@ -78,12 +79,16 @@ class CsvTable:
             _log.warning("table %s has columns unknown here, which are left out: %s", self.name, ", ".join(further))
         return names
 
+    def _is_gzip(self) -> bool:
+        with self.path.open("rb") as file:
+            return file.read(len(_GZIP)) == _GZIP
+
     def _reader(self, header: Sequence[str], broken: _Broken) -> Any:
         def left_out(_row: Any) -> str:
             broken.rows += 1
             return "skip"
 
-        compression = "gzip" if self.path.suffix == ".gz" else None
+        compression = "gzip" if self._is_gzip() else None
         return pa.csv.open_csv(
             pa.input_stream(str(self.path), compression=compression),
             read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, column_names=list(header), skip_rows=1),
