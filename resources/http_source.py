@@ -8,7 +8,8 @@ Belongs here: the one httpx client, its limits, what its failures mean. Does not
     429, 5xx, lost connection asked again up to ATTEMPTS times, after what Retry-After says or a growing pause; then
                               SourceUnavailable
     any other status          SourceError request_refused
-A body that breaks off is asked for again from where it ended (Range, If-Range), where the service can.
+A body that breaks off is asked for again from where it ended (Range, If-Range), where the service can; a large one goes
+to a file (`download`), which is continued by the next process too.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class _Again(Exception):
     def __init__(self, what: str, pause_seconds: float | None = None) -> None:
         super().__init__(what)
         self.pause_seconds = pause_seconds
+
+
+class _PastEnd(_Again):
+    """What is to be continued ends where it is, or was never this object's beginning."""
 
 
 class _Pause(wait_base):
@@ -144,23 +149,6 @@ class HttpSource:
                             break
         return bytes(received[:length_bytes])
 
-    def save(self, path: str, target: Path) -> None:
-        """A whole answer into the file `target`, in constant memory; continued from where it broke off."""
-        tag: list[str] = []
-        with target.open("wb") as file:
-            for attempt in self._attempts(path):
-                with attempt:
-                    request = self._client.build_request("GET", self._url(path))
-                    if file.tell() and tag:
-                        request.headers.update({"Range": f"bytes={file.tell()}-", "If-Range": tag[0]})
-                    with self._answer(request, path) as answer:
-                        if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                            file.seek(0)
-                            file.truncate()
-                        tag[:] = _strong_tag(answer)
-                        for piece in answer.iter_bytes():
-                            file.write(piece)
-
     def bytes(
         self,
         path: str,
@@ -201,6 +189,44 @@ class HttpSource:
                         code="object_too_large",
                     )
 
+    def download(self, path: str, target: Path) -> None:
+        """One answer's bytes in the file `target`, in constant memory. What the file holds is taken for their beginning and
+        continued, also that of a process that was killed: the caller's checksum must tell whether it was.
+
+        A body may break off any number of times, if only it gets longer: SourceUnavailable after ATTEMPTS requests
+        that gave nothing.
+        """
+        while True:
+            before = _size(target)
+            try:
+                return self._download(path, target)
+            except SourceUnavailable:
+                if _size(target) <= before:
+                    raise
+
+    def _download(self, path: str, target: Path) -> None:
+        tag: list[str] = []  # of the version that this call has begun with
+        for attempt in self._attempts(path):
+            with attempt:
+                request = self._client.build_request("GET", self._url(path), params=self._secret_params or None)
+                if held := _size(target):
+                    # From its last byte on: one more would be past the end of a file that is complete.
+                    request.headers["Range"] = f"bytes={held - 1}-"
+                    request.headers.update({"If-Range": tag[0]} if tag else {})
+                try:
+                    self._append(request, path, target, tag)
+                except _PastEnd:
+                    target.unlink()
+                    raise
+
+    def _append(self, request: httpx.Request, path: str, target: Path, tag: list[str]) -> None:
+        with self._answer(request, path) as answer, target.open("ab") as file:
+            part = answer.status_code == httpx.codes.PARTIAL_CONTENT
+            file.truncate(max(0, file.tell() - 1) if part else 0)
+            tag[:] = _strong_tag(answer)
+            for piece in answer.iter_bytes():
+                file.write(piece)
+
     @contextmanager
     def _answer(self, request: httpx.Request, path: str) -> Iterator[httpx.Response]:
         self._keep_pace()
@@ -222,6 +248,8 @@ class HttpSource:
         status = answer.status_code
         if answer.is_success:
             return
+        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _PastEnd(f"status {status}")
         if status in _AGAIN:
             raise _Again(f"status {status}", _seconds(answer.headers.get("retry-after")))
         if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
@@ -270,8 +298,12 @@ class HttpSource:
         return SourceError(f"{self._name(path)} {what}", remedy=remedy, code=code)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _strong_tag(answer: httpx.Response) -> list[str]:
-    """The etag by which a body may be continued, or none."""
+    """The answer's etag if it stands for these very bytes."""
     tag = answer.headers.get("etag", "W/")
     return [] if tag.startswith("W/") else [tag]
 

@@ -313,7 +313,7 @@ class _Service:
     def fetch(self, file: MatrixFile, target: Path) -> None:
         packed = target.with_name(f"{target.name}.gz")
         try:
-            self._files.save(file.uri, packed)
+            self._files.download(file.uri, packed)
             with packed.open("rb") as source:
                 series_matrix.convert(source, target)
         finally:

@@ -49,13 +49,14 @@ class Landing:
         return path
 
     def _make(self, path: Path, make: Callable[[Path], None]) -> None:
+        for left in self._folder.glob(f".{path.name}.*"):  # by a process that was killed: we hold the lock
+            _remove(left)
         draft = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
             make(draft)
             draft.rename(path)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.unlink(missing_ok=True)
+            _remove(draft)
 
     def _forget_least_used(self, newest: Path) -> None:
         """Files beyond the limit go, the one longest not asked for first. Folders stay: making one takes hours."""
@@ -69,3 +70,8 @@ class Landing:
                 entry.unlink(missing_ok=True)
                 entry.with_suffix(".lock").unlink(missing_ok=True)
                 excess -= size
+
+
+def _remove(draft: Path) -> None:
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.unlink(missing_ok=True)

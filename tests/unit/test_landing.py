@@ -41,6 +41,15 @@ def test_what_broke_off_is_not_there(tmp_path: Path) -> None:
     assert made.is_dir()
 
 
+def test_what_a_killed_process_left_goes_when_the_entry_is_made(tmp_path: Path) -> None:
+    made = landing(tmp_path).made("table", lambda path: path.mkdir())
+    left = made.with_name(f".{made.name}.0123")
+    made.rename(left)
+    (left / "part").write_text("half")
+    assert landing(tmp_path).made("table", lambda path: path.mkdir()) == made
+    assert not left.exists() and list(made.iterdir()) == []
+
+
 def test_it_is_the_owners_alone(tmp_path: Path) -> None:
     landing(tmp_path).bytes("md5-1", lambda: b"x")
     assert stat.S_IMODE((tmp_path / "landed" / "tcia_catalog").stat().st_mode) == 0o700

@@ -1,0 +1,160 @@
+"""EHR tables: a stay's or a person's rows to events, to one record, to the model inputs of its spaces.
+
+Belongs here: the `ehr` modality; its parts are rows (text to values), mimic and omop (what the columns mean), bag (codes to
+features). Does not belong here: where the rows are (connectors), free text such as notes.
+
+    codes   float32 [2048]   how often each code occurs, hashed (bag)
+    text    str              a vocabulary's own descriptions of diagnoses, procedures, drugs; no date, no name, no free text
+
+Nothing of a record tells a date or an id: it keeps a pseudonym, counts, bands, and these descriptions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medvec_assets.deid.pseudonyms import Pseudonyms
+from medvec_assets.fingerprints import array_digest, text_digest
+from medvec_assets.json_columns import json_objects
+from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
+from medvec_assets.modalities.ehr import mimic, omop
+from medvec_assets.modalities.ehr.bag import INPUT_VERSION, code_counts
+from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, rows_of
+from resources.errors import ObjectRejected
+
+PIECE = 512  # parts at a time: 150,000 rows of a hospital's stays, some 200 MB
+PERSON = b'"table":"person"'  # a line that every part of an OMOP CDM has
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+_REMEDIES = {
+    "wrong_encoding": "a field of these rows is no UTF-8; ask the source to write the table again",
+    "no_patient": "the table of patients has no row of this subject; ask the source to complete it",
+    "duplicate_subject": "the table of patients has two rows of this subject; ask the source which one is meant",
+    "duplicate_stay": "the table of admissions has two rows of this stay; ask the source which one is meant",
+    "impossible_date": "a date is none, lies outside the years of the source's dates, or a stay ends before it begins; "
+    "ask the source to correct it",
+    "impossible_age": "the age is missing, below 0 or above 130; ask the source to correct it",
+    "bad_number": "a result in a column of numbers is none: the columns may be shifted; ask the source to correct it",
+    "missing_field": "a field that every stay has is empty; ask the source to complete it",
+    "no_events": "these rows hold no code; nothing can be made of them",
+}
+
+
+class Ehr:
+    """The modality `ehr` (medvec_assets.modalities.Modality)."""
+
+    version = "ehr-1"
+    deid_profile = "ehr-tables-1"
+    input_versions: dict[str, str] = {"codes": INPUT_VERSION, "text": "titles-1"}  # noqa: RUF012  (the protocol's attribute)
+
+    def records(
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        """One record for each object, or the reason why there is none: the keys of _REMEDIES, or why it was not read."""
+        frames = [pl.DataFrame(schema=RECORD_FRAME)]
+        rejected: list[Rejected] = []
+        for piece in objects.iter_slices(PIECE):
+            found, refused = _read_all(piece["object_id"], piece["uri"], read)
+            rejected += refused
+            kept = piece.filter(pl.Series([data is not None for data in found], dtype=pl.Boolean))
+            told, inputs = _understood([data for data in found if data is not None])
+            described = kept.with_columns(told)
+            unfit = described.filter(pl.col("flaw").is_not_null())
+            rejected += [
+                Rejected(name, code, _REMEDIES[code]) for name, code in unfit.select("object_id", "flaw").rows()
+            ]
+            fit = described["flaw"].is_null()
+            frames.append(self._frame(described.filter(fit), inputs[fit.to_numpy()], pseudonyms))
+        return pl.concat(frames), rejected
+
+    def _frame(self, described: pl.DataFrame, inputs: NDArray[np.float32], pseudonyms: Pseudonyms) -> pl.DataFrame:
+        subjects = [pseudonyms.subject(reference) for reference in described["subject_ref"]]
+        digests = [_digests(row, text) for row, text in zip(inputs, described["text"], strict=True)]
+        collapsed = (pl.col("age") > OLDEST_SHOWN).cast(pl.Int64)
+        return described.select(
+            record_id="object_id",
+            subject_key=pl.Series(subjects, dtype=pl.String()),
+            object_ids=pl.concat_list("object_id"),
+            cohort="cohort",
+            modality=pl.lit("EHR"),
+            license="license",
+            access_tier="access_tier",
+            text="text",
+            attributes=json_objects(
+                admission_type=pl.col("kind"),
+                age_band=age_band(pl.col("age")),
+                events=pl.col("events"),
+                los_days=pl.col("span"),
+                sex=pl.col("sex"),
+            ),
+            payload_uri=pl.format("object:{}", "object_id"),
+            deid_profile=pl.lit(self.deid_profile),
+            deid_actions=json_objects(ages_collapsed=collapsed, dates_left_out=pl.col("dates")),
+            content_digests=pl.Series(digests, dtype=pl.String()),
+        )
+
+    def model_inputs(
+        self, records: pl.DataFrame, space: str, read: ReadObject
+    ) -> Sequence[NDArray[np.float32] | str | Rejected]:
+        """The records' texts, or their features made again; Rejected `payload_changed` if they are not the recorded ones."""
+        if space == "text":
+            texts: list[str] = records["text"].to_list()
+            return texts
+        inputs: list[NDArray[np.float32] | str | Rejected] = []
+        for piece in records.iter_slices(PIECE):
+            found, refused = _read_all(piece["record_id"], piece["object_uris"].list.first(), read)
+            features = iter(_understood([data for data in found if data is not None])[1])
+            reasons = iter(refused)
+            for data, name, digests in zip(found, piece["record_id"], piece["content_digests"], strict=True):
+                inputs.append(next(reasons) if data is None else _checked(next(features), name, digests, space))
+        return inputs
+
+
+def _checked(features: NDArray[np.float32], record_id: str, digests: str, space: str) -> NDArray[np.float32] | Rejected:
+    if array_digest(features) != json.loads(digests)[space]:
+        return Rejected(record_id, "payload_changed", "materialize the records of this partition again")
+    return features
+
+
+def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list[bytes | None], list[Rejected]]:
+    """Each object's bytes; None, and in the same order the reason, where there are none to be used."""
+    found: list[bytes | None] = []
+    refused = []
+    for name, uri in zip(names, uris, strict=True):
+        try:
+            data = read(uri)
+            if REPLACEMENT in data:
+                raise ObjectRejected("not UTF-8", code="wrong_encoding", remedy=_REMEDIES["wrong_encoding"])
+            found.append(data)
+        except ObjectRejected as refusal:
+            found.append(None)
+            refused.append(Rejected(name, refusal.code, refusal.remedy, refusal.disposition))
+    return found, refused
+
+
+def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.float32]]:
+    """What may be said of each part (flaw, sex, age, kind, span, text, events, dates) and its features, in order."""
+    layout: Any = omop if parts and PERSON in parts[0] else mimic  # a dataset's parts are of one layout
+    rows = rows_of(parts, layout.COLUMNS)
+    events = layout.events(rows)
+    facts = layout.facts(rows, len(parts))
+    counted = events.group_by("part").agg(
+        events=pl.len(), dates=pl.col("time").count(), wrong=pl.col("flaw").drop_nulls().min()
+    )
+    told = facts.join(counted, on="part", how="left", maintain_order="left").with_columns(
+        pl.coalesce("wrong", "flaw", pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))).alias("flaw")
+    )
+    return told.drop("part", "wrong"), code_counts(events, len(parts))
+
+
+def _digests(features: NDArray[np.float32], text: str | None) -> str:
+    digests = {"codes": array_digest(features)} | ({"text": text_digest(text)} if text else {})
+    return json.dumps(digests, sort_keys=True, separators=(",", ":"))
+
+
+MODALITY = Ehr()
