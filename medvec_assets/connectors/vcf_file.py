@@ -80,7 +80,7 @@ def read_calls(vcf: Path, index: Path, name: str, block: str, panel: Reference) 
         if file.format != "VCF" or file.compression != "BGZF":
             raise _refused(name, "vcf_header", "is not a bgzipped VCF")
         samples = list(file.header.samples)
-        lengths = {contig: facts.length for contig, facts in file.header.contigs.items()}
+        lengths = {str(contig): facts.length for contig, facts in file.header.contigs.items()}
         references = [line.value for line in file.header.records if line.key == "reference" and line.value]
     built = is_build(lengths, references)
     if not built:

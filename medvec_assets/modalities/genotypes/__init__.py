@@ -10,9 +10,7 @@ cohort is the block.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -89,23 +87,24 @@ class Genotypes:
     ) -> Sequence[NDArray[np.float32] | Rejected]:
         """The dosages of every record, made again from its object; Rejected `payload_changed` if they are not those whose
         digest the record holds."""
-        rows = records.select("record_id", "object_uris", "content_digests").rows(named=True)
-        found: list[NDArray[np.float32] | Rejected | None] = [None] * len(rows)
+        digests = records["content_digests"].str.json_path_match(f"$.{space}")
+        found: list[Rejected | None] = [None] * records.height
         data: list[bytes] = []
-        for number, row in enumerate(rows):
+        for row, (record_id, uris) in enumerate(records.select("record_id", "object_uris").iter_rows()):
             try:
-                data.append(read(row["object_uris"][0]))
+                data.append(read(uris[0]))
             except ObjectRejected as refusal:
-                found[number] = Rejected(row["record_id"], refusal.code, refusal.remedy, refusal.disposition)
-        values = iter(decode(data).values)
+                found[row] = Rejected(record_id, refusal.code, refusal.remedy, refusal.disposition)
+        arrays = iter(decode(data).values)
         return [
-            _checked(row, space, next(values)) if one is None else one for row, one in zip(rows, found, strict=True)
+            one or _checked(record_id, next(arrays), digest)
+            for one, record_id, digest in zip(found, records["record_id"], digests, strict=True)
         ]
 
 
-def _checked(row: Mapping[str, Any], space: str, array: NDArray[np.float32]) -> NDArray[np.float32] | Rejected:
-    if array_digest(array) != json.loads(row["content_digests"])[space]:
-        return Rejected(row["record_id"], "payload_changed", "materialize the records of this partition again")
+def _checked(record_id: str, array: NDArray[np.float32], digest: str | None) -> NDArray[np.float32] | Rejected:
+    if array_digest(array) != digest:
+        return Rejected(record_id, "payload_changed", "materialize the records of this partition again")
     return array
 
 

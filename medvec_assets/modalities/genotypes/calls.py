@@ -115,8 +115,8 @@ class _Plan:
     records: int
     columns: NDArray[np.int64]  # [k] the record that is counted
     features: NDArray[np.int64]  # [k]
-    counted: NDArray[np.int64]  # [k] number of the counted allele in its record; _NO_ALLELE where it is not named
-    alleles: NDArray[np.int64]  # [k] how many alleles the record names
+    counted: NDArray[np.int16]  # [k] number of the counted allele in its record; _NO_ALLELE where it is not named
+    alleles: NDArray[np.int16]  # [k] how many alleles the record names
     sites: int
     mismatch: Mismatch | None
 
@@ -145,18 +145,20 @@ def decode(objects: Sequence[bytes]) -> Dosages:
     return found
 
 
-def _fill(found: Dosages, plan: _Plan, rows: list[int], pairs: NDArray[np.int16], means: NDArray[np.float32]) -> None:
-    """`pairs`: [rows, k, 2], the two alleles that each of `rows` has at the plan's features."""
-    missing = (pairs == MISSING).any(2)
-    unfit = (pairs == UNREADABLE) | (pairs >= plan.alleles[:, None])
-    is_counted = pairs == plan.counted[:, None]
-    others = ((pairs > 0) & ~is_counted).any(2) & ~missing
+def _fill(found: Dosages, plan: _Plan, rows: list[int], numbers: NDArray[np.int16], means: NDArray[np.float32]) -> None:
+    """`numbers`: [rows, k, 2], the two alleles that each of `rows` has at the plan's features."""
+    first, second = numbers[:, :, 0], numbers[:, :, 1]  # reducing an axis of two takes ten times as long
+    missing = np.minimum(first, second) == MISSING
+    is_first, is_second = first == plan.counted, second == plan.counted
+    others = ((first > 0) & ~is_first) | ((second > 0) & ~is_second)
+    unfit = (np.minimum(first, second) == UNREADABLE) | (np.maximum(first, second) >= plan.alleles)
     index = np.array(rows)
-    found.values[index[:, None], plan.features] = np.where(missing, means[plan.features], is_counted.sum(2))
-    found.called[index] = (~missing).sum(1)
+    copies = is_first.astype(np.float32) + is_second
+    found.values[index[:, None], plan.features] = np.where(missing, means[plan.features], copies)
+    found.called[index] = missing.shape[1] - missing.sum(1)
     found.sites[index] = plan.sites
-    found.other_alleles[index] = others.sum(1)
-    for row, is_bad in zip(rows, unfit.any((1, 2)), strict=True):
+    found.other_alleles[index] = (others & ~missing).sum(1)
+    for row, is_bad in zip(rows, unfit.any(1).tolist(), strict=True):
         found.blocks[row] = plan.block
         found.refusals[row] = plan.mismatch or ("bad_genotype" if is_bad else None)
 
@@ -214,8 +216,8 @@ def _plan(head: bytes) -> _Plan | None:
         records=len(known),
         features=usable[:, 0],
         columns=usable[:, 1],
-        counted=usable[:, 2],
-        alleles=usable[:, 3],
+        counted=usable[:, 2].astype(np.int16),
+        alleles=usable[:, 3].astype(np.int16),
         sites=int(panel.in_block(block).sum()),
         mismatch=next(filter(None, mismatches), None),
     )
