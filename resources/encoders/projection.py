@@ -43,10 +43,9 @@ class Projection:
 
     def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         """See `Encoder.encode`; items are float32 [features]."""
-        check_features(self.card, batch, self.features)
+        rows = check_features(self.card, batch, self.features)
         if not len(batch):
             return np.empty((0, self.card.dim), np.float32)
-        rows: NDArray[np.float32] = np.stack(batch)
         if self._mean is not None:
             rows = rows - self._mean
         if self._scale is not None:

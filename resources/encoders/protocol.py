@@ -83,15 +83,21 @@ def check_images(card: EncoderCard, batch: Sequence[Any]) -> None:
             raise _unfit(card, position, f"is {item.dtype} {list(item.shape)}, not uint8 {list(IMAGE_SHAPE)}")
 
 
-def check_features(card: EncoderCard, batch: Sequence[Any], features: int) -> None:
-    """Raises IntegrityError `encoder_input` unless every item is a finite float32 array [features]."""
+def check_features(card: EncoderCard, batch: Sequence[Any], features: int) -> NDArray[np.float32]:
+    """`batch` as float32 [n, features]. Raises IntegrityError `encoder_input` unless every item is a finite float32 array
+    [features]."""
+    dtype, shape = np.dtype(np.float32), (features,)  # of a row of 55, naming the type anew is a third of the work
     for position, item in enumerate(batch):
         if not isinstance(item, np.ndarray):
             raise _unfit(card, position, f"is {type(item).__name__}, not an array")
-        if item.dtype != np.float32 or item.shape != (features,):
+        if item.dtype != dtype or item.shape != shape:
             raise _unfit(card, position, f"is {item.dtype} {list(item.shape)}, not float32 [{features}]")
-        if not np.isfinite(item).all():
-            raise _unfit(card, position, "holds numbers that are not finite")
+    # A third of np.stack's time, which makes a view of each row first.
+    rows = np.concatenate(batch).reshape(-1, features) if len(batch) else np.empty((0, features), np.float32)
+    finite = np.isfinite(rows)  # asked of all at once: item by item it took longer than a projection
+    if not finite.all():
+        raise _unfit(card, int(finite.all(1).argmin()), "holds numbers that are not finite")
+    return rows
 
 
 def check_vectors(card: EncoderCard, vectors: NDArray[np.float32], expected: int) -> NDArray[np.float32]:
