@@ -109,10 +109,7 @@ class _Door:
     def rows(self, name: str, **params: str) -> list[dict[str, Any]]:
         """A JSON list of objects; an empty answer is an empty list, which is how NBIA says that there is nothing."""
         data = self.bytes(name, params, 1 << 30)
-        try:
-            rows = json.loads(data) if data.strip() else []
-        except ValueError:
-            rows = None
+        rows = _parsed(data) if data.strip() else []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise _drift(name, "does not answer with a list of objects")
         return rows
@@ -123,7 +120,7 @@ class _Door:
             if self._source_now is used or self._source_now is None:
                 user, _, password = self._secret.partition(":")
                 form = {"username": user, "password": password, "client_id": CLIENT_ID, "grant_type": "password"}
-                answer = json.loads(self._open.text("oauth/token", form=form))
+                answer = _parsed(self._open.text("oauth/token", form=form))
                 token = answer.get("access_token") if isinstance(answer, dict) else None
                 if not token:
                     raise _drift("oauth/token", "does not answer with an access_token")
@@ -185,9 +182,10 @@ class Nbia:
 
     def _series(self, row: Mapping[str, Any], collection: str) -> _Series:
         absent = [name for name in _NEEDED if row.get(name) in (None, "")]
-        if absent:
-            raise _drift("getSeries", f"lacks {', '.join(absent)} in a series of {collection}")
-        uid, images, size = str(row["SeriesInstanceUID"]), int(row["ImageCount"]), int(row.get("FileSize") or 0)
+        images, size = (_whole(row.get(name)) for name in ("ImageCount", "FileSize"))
+        if absent or images is None:
+            raise _drift("getSeries", f"lacks {', '.join(absent) or 'a number of images'} in a series of {collection}")
+        uid, size = str(row["SeriesInstanceUID"]), size or 0
         state = f"{row.get('TimeStamp') or row.get('DateReleased') or '-'} {images} {size}"
         license = _short_license(row.get("LicenseName"), row.get("LicenseURI"))
         return _Series(uid, collection, str(row["PatientID"]), license, images, size, state)
@@ -203,7 +201,7 @@ class Nbia:
     # ---------------------------------------------------------------- images
 
     def _listing(self, piece: list[_Series], known: Mapping[str, dict[str, str]], pool: ThreadPoolExecutor) -> Listing:
-        fresh = [one for one in piece if f"{one.uid} {one.state}" not in known]
+        fresh = [one for one in piece if len(known.get(f"{one.uid} {one.state}", ())) < one.images]
         asked = self._checksums(fresh, pool)
         rows: list[dict[str, Any]] = []
         rejected: list[Rejection] = []
@@ -232,7 +230,7 @@ class Nbia:
 
         name = "nbia checksums " + sha256("\n".join(f"{one.uid} {one.state}" for one in series).encode()).hexdigest()
         found: dict[str, dict[str, str]] = json.loads(self._landing.bytes(name, ask))
-        return found
+        return {uid: {sop: md5 or self._md5(sop) for sop, md5 in group.items()} for uid, group in found.items()}
 
     def _instances(self, one: _Series) -> list[str]:
         rows = self._door.rows("getSOPInstanceUIDs", SeriesInstanceUID=one.uid)
@@ -288,12 +286,27 @@ def _object_id(sop: str) -> str:
     return f"obj-{sha256(sop.encode()).hexdigest()[:32]}"
 
 
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def _short_license(name: Any, uri: Any) -> str | None:
     """`CC BY 4.0` of a Creative Commons address, as Imaging Data Commons writes it; another licence by its name."""
     found = _CC.search(str(uri or ""))
     if found:
         return f"CC {found[1].upper()} {found[2]}"
     return str(name).strip() or None if name else None
+
+
+def _parsed(data: bytes | str) -> Any:
+    """JSON, or None for what is none."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
 def _drift(name: str, what: str) -> SourceError:

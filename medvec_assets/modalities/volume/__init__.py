@@ -6,9 +6,9 @@ its limits (nifti_file), resize and window, which are the DICOM path's own (imag
 **2.5-D.** The model input is the three orthogonal middle slices of the volume, one a channel: sagittal, coronal, axial
 in red, green, blue. A network for pictures sees three planes in one pass of one picture, where one slice would show a
 third of the anatomy and every slice would cost two hundred times as much; the vector stays one per scan. The slices go
-through the middle of the field of view: no registration is done, so two scans are comparable as far as they were positioned alike. The
-weights it is meant for (`lite0@1`) are general ones, of photographs: they were trained on no channel that is a plane and
-were never evaluated on brains. A 3-D network is a second space beside it.
+through the middle of the field of view: nothing is registered, so two scans are comparable as far as they lie alike.
+The weights it is meant for (`lite0@1`) are general ones, of photographs: they were trained on no channel that is a plane
+and were never evaluated on brains. A 3-D network is a second space beside it.
 """
 
 from __future__ import annotations
