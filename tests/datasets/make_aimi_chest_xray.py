@@ -21,25 +21,9 @@ FOLDER = Path(__file__).parent / "aimi_chest_xray" / "in"
 RELEASE = "CheXpert-v1.0-synthetic"
 ROWS, COLUMNS = 390, 320
 HEADER = [
-    "Path",
-    "Sex",
-    "Age",
-    "Frontal/Lateral",
-    "AP/PA",
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
+    *("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly"),
+    *("Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax"),
+    *("Pleural Effusion", "Pleural Other", "Fracture", "Support Devices"),
 ]
 KINDS = ("No Finding", "Cardiomegaly", "Pleural Effusion", "Pneumothorax")
 
