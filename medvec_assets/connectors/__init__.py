@@ -9,6 +9,9 @@ versions. The manifest stage validates them, so a connector passes on what the s
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -86,6 +89,12 @@ def open_connector(name: str, settings: Settings, dataset_id: str) -> Connector:
     """The connector called `name` in a spec, a module here, for one dataset."""
     connector: Connector = import_module(f"{__name__}.{name}").open_connector(settings, dataset_id)
     return connector
+
+
+def cohort_slug(name: str) -> str:
+    """A folder's or collection's name as a cohort: [a-z0-9_]+, `LIDC-IDRI` is `lidc_idri`."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return slug or f"cohort_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"  # a name without a Latin letter
 
 
 def sample_folder(dataset_id: str) -> Path:

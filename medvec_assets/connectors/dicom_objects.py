@@ -28,7 +28,7 @@ from typing import Any
 
 import polars as pl
 
-from medvec_assets.connectors import LISTING, Listing, Rejection
+from medvec_assets.connectors import LISTING, Connector, Listing, Rejection, cohort_slug, nbia
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, ObjectRejected, SourceError
 from resources.object_store import ObjectInfo, ObjectStore
@@ -92,9 +92,11 @@ class _Known:
     record_ref: str
 
 
-def open_connector(settings: Settings, dataset_id: str) -> DicomObjects:
-    """The objects of MEDVEC_SOURCES' entry for this dataset, or the sample bundle."""
+def open_connector(settings: Settings, dataset_id: str) -> Connector:
+    """The objects of MEDVEC_SOURCES' entry for this dataset, or the sample bundle. An address ending in `nbia-api` is NBIA's."""
     source = settings.sources.get(dataset_id)
+    if source and nbia.is_nbia(source):
+        return nbia.open_connector(settings, dataset_id)
     roots = (_Root(ObjectStore(source)),) if source else _sample_roots()
     return DicomObjects(roots, workers=settings.decode_workers)
 
@@ -261,12 +263,8 @@ def _folder(key: str) -> str:
 
 
 def _slug(key: str) -> str:
-    """The cohort of a key: its first folder in [a-z0-9_]+, or `root` for an object in none."""
-    folder = _folder(key)
-    if not folder:
-        return "root"
-    slug = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
-    return slug or f"cohort_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"  # a name without a Latin letter
+    """The cohort of a key: its first folder, or `root` for an object in none."""
+    return cohort_slug(_folder(key)) if _folder(key) else "root"
 
 
 # ---------------------------------------------------------------- Imaging Data Commons

@@ -82,10 +82,21 @@ def _size(dataset: Dataset) -> ImageSize:
 
 
 def _check_limits(rows: int, columns: int, samples: int, frames: int) -> None:
-    within = 0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and 0 < frames <= MAX_FRAMES
-    if not within or rows * columns * samples * 4 > MAX_FRAME_BYTES:
+    if not 0 < frames <= MAX_FRAMES or not _sides_within(rows, columns, samples):
         rule = f"has sides beyond {MAX_SIDE} pixels, more than {MAX_FRAMES} frames or {MAX_FRAME_BYTES} bytes a frame"
         raise rejected("dimensions_refused", rule, "tile or downsample it at the source, or mend a wrong header")
+
+
+def check_sides(rows: int, columns: int, samples: int) -> None:
+    """The same limits for an image of any format, before a decoder takes memory. Raises ObjectRejected."""
+    if not _sides_within(rows, columns, samples):
+        rule = f"has sides beyond {MAX_SIDE} pixels or {MAX_FRAME_BYTES} bytes"
+        raise rejected("dimensions_refused", rule, "tile or downsample it at the source")
+
+
+def _sides_within(rows: int, columns: int, samples: int) -> bool:
+    within = 0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE
+    return within and rows * columns * samples * 4 <= MAX_FRAME_BYTES
 
 
 def _check_transfer_syntax(dataset: Dataset) -> None:

@@ -56,7 +56,7 @@ def dataset_input(dataset: Dataset, size: ImageSize) -> NDArray[np.uint8]:
         if decoded.min() == decoded.max():
             raise rejected("constant_image", "has one value in all its pixels", "remove it or mend the export")
         display = _colour(dataset, decoded, size) if decoded.ndim == 3 else _grey(dataset, decoded, frame)
-        return _to_input(display, *flips(header_value(dataset, "ImageOrientationPatient", frame)))
+        return square_input(display, *flips(header_value(dataset, "ImageOrientationPatient", frame)))
 
 
 def thumbnail(model_input: NDArray[np.uint8]) -> bytes:
@@ -149,9 +149,8 @@ def _shown(dataset: Dataset, stored: Array, values: NDArray[np.float32], frame: 
         if shown.min() < shown.max():
             return shown
     # No window, or one that shows nothing of this image.
-    flat = stored.ravel()
-    sample = flat[:: max(1, flat.size // PERCENTILE_SAMPLE)]
-    return windowed(values, *(_span(_modality_values(dataset, sample, frame)) or (values.min(), values.max())))
+    shown_range = span(_modality_values(dataset, percentile_sample(stored), frame))
+    return windowed(values, *(shown_range or (values.min(), values.max())))
 
 
 def rescaled(stored: Array, slope: float, intercept: float) -> NDArray[np.float32]:
@@ -173,7 +172,13 @@ def _window(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     return (center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2) if width > 1 else None
 
 
-def _span(sample: Array) -> tuple[float, float] | None:
+def percentile_sample(stored: Array) -> Array:
+    """At most about PERCENTILE_SAMPLE values, evenly over the array."""
+    flat = stored.ravel()
+    return flat[:: max(1, flat.size // PERCENTILE_SAMPLE)]
+
+
+def span(sample: Array) -> tuple[float, float] | None:
     """(black, white) by percentiles; None where almost all values are equal."""
     low, high = np.percentile(sample, PERCENTILES)
     return (float(low), float(high)) if low < high else None
@@ -204,14 +209,19 @@ def flips(orientation: Any) -> tuple[bool, bool]:
     return (column[down] > 0 if down == 2 else column[down] < 0), row[across] < 0
 
 
-def _to_input(display: Array, upside_down: bool, mirrored: bool) -> NDArray[np.uint8]:
-    """uint8 [rows, columns] or [rows, columns, 3] to the model input: resized, turned, padded to a black square."""
+def square_input(
+    display: Array, upside_down: bool = False, mirrored: bool = False, sides: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """uint8 [rows, columns] or [rows, columns, 3] to the model input: resized, turned, padded to a black square.
+
+    `sides`: height and width in one unit (mm) where the pixels are no squares."""
     import torch
     from monai.transforms.croppad.array import SpatialPad
     from monai.transforms.spatial.array import Flip
     from PIL import Image
 
-    rows, columns = (max(1, round(side * INPUT_SIDE / max(display.shape[:2]))) for side in display.shape[:2])
+    sides = sides or display.shape[:2]
+    rows, columns = (max(1, round(side * INPUT_SIDE / max(sides))) for side in sides)
     # A gap of 3 averages whole blocks of a large image first: 4 times faster, hardly told from the full filter.
     resized = Image.fromarray(display).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=3.0)
     rgb = np.array(resized if display.ndim == 3 else resized.convert("RGB"))
