@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from bench import pca
 from medvec_assets.modalities.expression.normalise import on_grid, scaled
 
-MATRIX = Path("tests/datasets/geo_expression/in/GSE900000001_series_matrix.txt.gz")
+MATRIX = Path(
+    "tests/datasets/geo_expression/in/geo/series/GSE900000nnn/GSE900000001/matrix/GSE900000001_series_matrix.txt.gz"
+)
 DIM = 16  # of the 37 that 38 samples span; fixed before any label was looked at
 FLOOR = 20.0  # what Brunet's values, and so the list's, are not lower than
 HEAD = {

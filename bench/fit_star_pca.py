@@ -40,7 +40,9 @@ def tables(source: Connector) -> list[SampleTable]:
     """Every good open table of GDC's. All have the same genes in the same order, or ValueError."""
     found: list[SampleTable] = []
     objects = pl.concat([listing.objects for listing in source.listings(pl.DataFrame())])
-    for uri in objects.filter(pl.col("access_tier") == "open", pl.col("cohort") != "synthetic_broken").sort("object_id")["uri"]:
+    for uri in objects.filter(pl.col("access_tier") == "open", pl.col("cohort") != "synthetic_broken").sort(
+        "object_id"
+    )["uri"]:
         try:
             found.append(read_table(source.read(uri, max_bytes=1 << 30)))
         except ObjectRejected as refusal:

@@ -43,7 +43,9 @@ def gene_table(features: list[str], symbols: list[str], inputs: Values) -> pl.Da
     return pl.DataFrame(columns)
 
 
-def write(space: str, name: str, head: Mapping[str, str], genes: pl.DataFrame, arrays: Mapping[str, Values], note: str) -> None:
+def write(
+    space: str, name: str, head: Mapping[str, str], genes: pl.DataFrame, arrays: Mapping[str, Values], note: str
+) -> None:
     """Gene list, projection and card, where medvec ships them from. Raise the version before writing another map."""
     write_list(LISTS / f"{space}.tsv", head, genes)
     FITTED.mkdir(exist_ok=True)

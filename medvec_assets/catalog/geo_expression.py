@@ -19,7 +19,7 @@ GEO_EXPRESSION = DatasetSpec(
     connector="geo_series",
     modality="expression",
     spaces={"expression": Space(encoder="golub_pca@1")},
-    licenses=frozenset({"GEO public"}),
+    licenses=frozenset({"NCBI GEO public"}),
     access_tier=AccessTier.OPEN,
     freshness=Freshness(max_age=timedelta(days=60), observe_cron="30 7 * * 1"),
     owners=("team:genomics",),

