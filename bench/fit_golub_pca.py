@@ -34,10 +34,14 @@ NOTE = (
 )
 
 
-def matrix(path: Path = MATRIX) -> tuple[list[str], NDArray[np.float64]]:
-    """(probes, values [samples, probes]) of a series matrix file."""
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    table = lines[lines.index("!series_matrix_table_begin") + 1 : lines.index("!series_matrix_table_end")]
+def lines() -> list[str]:
+    return gzip.decompress(MATRIX.read_bytes()).decode().split("\n")
+
+
+def matrix() -> tuple[list[str], NDArray[np.float64]]:
+    """(probes, values [samples, probes]) of the series matrix file."""
+    text = lines()
+    table = text[text.index("!series_matrix_table_begin") + 1 : text.index("!series_matrix_table_end")]
     frame = pl.read_csv("\n".join(table).encode(), separator="\t")
     return frame["ID_REF"].to_list(), frame.drop("ID_REF").to_numpy().T.astype(np.float64)
 

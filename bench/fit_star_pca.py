@@ -71,7 +71,7 @@ def main(folder: Path = SAMPLE) -> None:
     source = open_connector("gdc", Settings(sources={"gdc_rna_seq": str(folder)}), "gdc_rna_seq")
     found = tables(source)
     chosen, inputs = model_inputs(found)
-    features = found[0].features.gather(chosen).to_list()
+    features = found[0].features.gather(chosen).str.replace(r"\.[0-9]+", "").to_list()
     objects = next(iter(source.listings(pl.DataFrame()))).objects
     first = objects.filter(pl.col("cohort") != "synthetic_broken").sort("object_id")["uri"][0]
     named = symbols(source, first)

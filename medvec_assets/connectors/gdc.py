@@ -16,7 +16,6 @@ tombstone, and so do all files of a case that GDC redacts. Every file's MD5 is p
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -139,7 +138,7 @@ class GdcFolder:
         objects = self._objects()
         digest = set_digest(f"{info.key} {info.size_bytes} {info.etag}" for info in objects.values())
         release = _release_of(self._json("status.json")) if "status.json" in objects else "no release"
-        return f"{release}, folder {hashlib.sha256(digest.encode()).hexdigest()[:32]}"
+        return f"{release}, folder {digest[:32]}"
 
     def listings(self, previous: pl.DataFrame) -> Iterator[Listing]:
         """The files that the manifest asks for and that are of the wanted kind. Nothing of `previous` is needed.
@@ -269,7 +268,7 @@ def _row(hit: Hit, uri: str, etag: str) -> dict[str, Any] | Rejection:
         return Rejection(file_id, "no_aliquot", _REMEDIES["no_aliquot"])
     (case,), (aliquot,) = cases, aliquots
     is_open = hit.get("access") == "open"
-    sample = next(iter(case.get("samples") or []), {})
+    sample: Hit = next(iter(case.get("samples") or []), {})
     told = {
         "sample_type": sample.get("sample_type"),
         "tissue_type": sample.get("tissue_type"),

@@ -68,7 +68,8 @@ class Expression:
                 rejected.append(Rejected(row["object_id"], "second_object", _SECOND, "skipped"))
                 continue
             try:
-                rows[row["record_ref"]] = self._record(row, read_table(read(row["uri"])), pseudonyms)
+                table = read_table(read(row["uri"]), {genes.quantity for genes in gene_lists().values()})
+                rows[row["record_ref"]] = self._record(row, table, pseudonyms)
             except ObjectRejected as refusal:
                 rejected.append(Rejected(row["object_id"], refusal.code, refusal.remedy, refusal.disposition))
         return pl.DataFrame(list(rows.values()), schema=RECORD_FRAME), rejected
@@ -122,7 +123,8 @@ class Expression:
 
 def expression_input(data: bytes, space: str) -> NDArray[np.float32]:
     """The model input of one sample's table for `space`. Raises ObjectRejected."""
-    return gene_lists()[space].model_input(read_table(data))
+    genes = gene_lists()[space]
+    return genes.model_input(read_table(data, {genes.quantity}))
 
 
 def _inputs(table: SampleTable) -> dict[str, NDArray[np.float32]]:
