@@ -9,7 +9,7 @@ setup(
     packages=[*find_packages(include=["medvec_assets*", "resources*", "api*"]), "medvec_samples"],
     package_dir={"medvec_samples": "tests/datasets"},
     package_data={
-        "medvec_assets": ["dagster.yaml", "modalities/genotypes/*.tsv"],
+        "medvec_assets": ["dagster.yaml", "modalities/*/*.tsv"],
         "resources": ["encoders/fitted/*"],
         "medvec_samples": ["*/in/**"],
     },

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.partitions import Partition
 from medvec_assets.stages import due, generations, manifest, quarantine, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
@@ -185,11 +186,13 @@ def _quarantine(known: _Known) -> Iterator[Problem]:
     for rows in unread.sort("partition").partition_by("partition", maintain_order=True):
         name = rows["partition"][0]
         shares.append((name, rows, objects.get(name, 0)))
-    over = [(name, rows, of) for name, rows, of in shares if rows.height > known.spec.quarantine_threshold * of]
+    usual = known.spec.quarantine_threshold
+    allowed = {name: known.spec.known_bad.get(Partition.parse(name).cohort, usual) for name in objects}
+    over = [(name, rows, of) for name, rows, of in shares if rows.height > allowed.get(name, usual) * of]
     if over:
         yield _problem(
             "quarantine_over_threshold",
-            f"objects put aside where they are more than {known.spec.quarantine_threshold:.1%}",
+            f"objects put aside where they are more than {usual:.1%}, or than is accepted of their cohort",
             [f"{name}: {rows.height} of {of} objects ({_codes(rows)})" for name, rows, of in over],
             f"read the codes and remedies in bronze/{known.spec.id}/quarantine and mend the source or the parser; then "
             f"medvec run --dataset {known.spec.id}",

@@ -140,6 +140,8 @@ def test_quarantine_is_a_problem_above_the_threshold_only(whole: Pipeline) -> No
     assert (found.name, found.count, found.broken) == ("quarantine_over_threshold", 1, True)
     (told,) = found.sample
     assert told.startswith("liver: 1 of 2 objects (") and told.endswith(" 1)")
+    whole.spec = whole.spec.model_copy(update={"known_bad": {"liver": 0.5}})
+    assert standing(whole).ok
 
 
 def test_what_runs_left_behind_is_named_and_gone_after_the_command(whole: Pipeline) -> None:
