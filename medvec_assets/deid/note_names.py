@@ -76,6 +76,19 @@ _CREDENTIALS = re.compile(
     rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,3}})(?:,[ \t]?\n?|[ \t])(?:(?:M\.?D\.?|R\.?N\.?|D\.O\.|N\.?P\.?|Ph\.?D\.?|PA-C|APRN|"
     r"FNP|LI?CSW|PharmD|CRNA|DPM|CNM|DDS|RPh|MBBS|FACS|FACC|LPN|DNP|RRT|MPH)(?!\w)|(?:DO|PA|PT|OT|MA|RD|SLP)(?=[ \t]*[,;\n)]|\.|$))"
 )
+_ROLE_BEHIND = re.compile(
+    rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,2}})(?:[ \t]?\(|,?[ \t](?:his|her|their|the|pt'?s?|patient'?s|who is)[ \t](?:\w{{2,9}}'?s?[ "
+    r"\t])?)(?:(?:grand|step)?(?:daughter|son|mother|father|sister|brother)|wife|husband|mom|dad|aunt|uncle|niece|nephew|cousin|partner|"
+    r"fianc[ée]e?|girlfriend|boyfriend|spouse|guardian|friend|neighbou?r|hcp|nok|proxy|health ?care proxy|pcp|next of kin|caregiver)(?!\w)"
+)
+_AND = re.compile(r"(?:,? (?:and|&|or|with)|/|,) ?")
+# What follows a drug: an unknown word before one of these is taken for a new drug and not for a person.
+_DOSE = re.compile(
+    r"[ \t]*(?:\(|-?\d|\.\d|(?:mg|mcg|tabs?|tablets?|caps?|po|iv|sc|sq|im|drip|gtt|daily|bid|tid|qid|qhs|prn|inhaler|patch|cream|"
+    r"ointment|drops|spray|therapy|infusion|injections?|suspension|solution|level|dose[sd]?|xr|er|cr|sr|xl|hcl)\b)",
+    re.IGNORECASE,
+)
+MIN_UNKNOWN_CHARS = 5  # shorter ones are abbreviations: Hgb, Abd, Resp
 _INITIALS = re.compile(r"\b(?:[A-Z]\. ?){2,3}(?=[A-Z][a-z]+\b)|\b[Ii]nitials?[ \t]?:?[ \t]?([A-Z]\.?[A-Z]\.?(?:[A-Z]\.?)?)(?!\w)")
 
 
@@ -85,7 +98,7 @@ def cued(text: str) -> list[Span]:
     for cue, lower in ((_TITLE, True), (_LABEL, False)):
         for match in cue.finditer(text):
             spans.extend(_after(text, match.end(), trusted=True, titled=lower))
-    for match in _CREDENTIALS.finditer(text):
+    for match in (*_CREDENTIALS.finditer(text), *_ROLE_BEHIND.finditer(text)):
         spans.extend(_before(match))
     spans.extend(_pairs(text))
     certain = {text[start:end] for start, end, _ in spans}
@@ -95,6 +108,9 @@ def cued(text: str) -> list[Span]:
         spans.extend(_after(text, match.end(), trusted=False, titled=False))
     for match in _INITIALS.finditer(text):
         spans.append((*match.span(1 if match[1] else 0), "name"))
+    for _, end, _ in list(spans):
+        if joined := _AND.match(text, end):
+            spans.extend(_after(text, joined.end(), trusted=False, titled=False))
     spans.extend(_again(text, certain))
     return spans
 
@@ -192,7 +208,8 @@ def _before(match: re.Match[str]) -> list[Span]:
 
 
 def _pairs(text: str) -> Iterator[Span]:
-    """First name and surname side by side (or `Surname, First`), and single words that are names and nothing else."""
+    """First name and surname side by side (or `Surname, First`), single words that are names and nothing else, and words
+    written like a name that no list knows: deny by default."""
     words = list(_CAPITALISED.finditer(text))
     for number, word in enumerate(words):
         if len(word[0]) < 2:
@@ -200,11 +217,20 @@ def _pairs(text: str) -> Iterator[Span]:
         if lexicon.is_name_alone(word[0]) and (len(word[0]) > 4 or not word[0].isupper()):
             if not before_eponym_head(text, word.end()):
                 yield word.start(), word.end(), "name"
+        elif _is_unknown(word[0]) and not _DOSE.match(text, word.end()) and not before_eponym_head(text, word.end()):
+            yield word.start(), word.end(), "name"
         follower = words[number + 1] if number + 1 < len(words) else None
         if follower is not None and len(follower[0]) == 1 and number + 2 < len(words):  # an initial between
             follower = words[number + 2] if words[number + 2].start() - word.end() <= 5 else follower
         if follower is not None and _is_pair(text, word, follower):
             yield word.start(), follower.end(), "name"
+
+
+def _is_unknown(word: str) -> bool:
+    if len(word) < MIN_UNKNOWN_CHARS or not re.fullmatch(r"[^\W\d_][^\W\d_A-Z]+(?:['’-][^\W\d_]+)*", word):
+        return False  # camel case and capitals are laboratories' and wards'
+    known = lexicon.is_english(word) or lexicon.is_clinical(word) or lexicon.is_eponym(word) or lexicon.is_state(word)
+    return not known and plain(word) not in lexicon.TOWNS
 
 
 def _is_pair(text: str, word: re.Match[str], follower: re.Match[str]) -> bool:

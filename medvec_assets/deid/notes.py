@@ -44,14 +44,18 @@ def deidentify(text: str, *, without: Collection[str] = ()) -> tuple[str, dict[s
     Raises ObjectRejected, which quotes nothing: `note_too_long`, `note_not_text`.
     """
     text = normalised(text)
-    spans = [span for span in _found(text) if span[2] not in without]
     pieces, at = [], 0
     actions: Counter[str] = Counter()
-    for start, end, kind in merged(text, spans):
+    for start, end, kind in identifiers(text, without):
         pieces += [text[at:start], f"[{kind.upper()}]"]
         actions[kind] += 1
         at = end
     return "".join([*pieces, text[at:]]), dict(sorted(actions.items()))
+
+
+def identifiers(text: str, without: Collection[str] = ()) -> Iterator[Span]:
+    """Where identifiers stand in a `normalised` text, disjoint and in order."""
+    return merged(text, [span for span in _found(text) if span[2] not in without])
 
 
 def normalised(text: str) -> str:
