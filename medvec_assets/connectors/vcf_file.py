@@ -40,7 +40,7 @@ _REF = re.compile(r"[ACGTN]+", re.IGNORECASE)
 _ALT = re.compile(r"[!-~]+")
 _REMEDIES = {
     "vcf_no_index": "put the .tbi that tabix makes beside it, or fetch it again: one of another file does not serve",
-    "vcf_truncated": "it breaks off or its blocks are damaged: fetch it again",
+    "vcf_truncated": "it breaks off, its blocks are damaged, or its index is of another file: fetch both again",
     "vcf_header": "it is not a bgzipped VCF with a header of its own: fetch it again, or compress it with bgzip",
     "vcf_malformed": "a record does not have the columns that its header names, with GT first: ask the source to correct it",
     "vcf_unsorted": "sort it (bcftools sort), compress it with bgzip and index it again",
@@ -194,10 +194,10 @@ def _lines(columns: list[NDArray[np.bytes_]], samples: int) -> list[bytes]:
 
 @contextmanager
 def _told_apart(name: str, code: str) -> Iterator[None]:
-    """pysam's failures as ours: it tells them by OSError and ValueError, with the file's path or content in the text."""
+    """pysam's failures as ours: it tells them by general ones, with the file's path or content in the text."""
     try:
         yield
-    except (OSError, ValueError):
+    except (OSError, ValueError, NotImplementedError):
         raise _refused(name, code, "cannot be read") from None
 
 

@@ -218,10 +218,13 @@ class VcfObjects:
             while file.tell() < info.size_bytes:
                 chunk = self._store.get_range(info.key, file.tell(), min(CHUNK_BYTES, info.size_bytes - file.tell()))
                 if not chunk:
-                    raise SourceUnavailable(
-                        f"{info.key} became shorter while it was fetched", remedy="run again: the source is changing it"
-                    )
+                    break
                 file.write(chunk)
+        # The chunks are of one object only if it is the same at the end: a release may change in the middle.
+        now = next((one.etag for one in self._store.list(after=info.key[:-1]) if one.key == info.key), None)
+        if now != info.etag:
+            remedy = "run again: the source is changing it"
+            raise SourceUnavailable(f"{info.key} changed while it was fetched", remedy=remedy)
 
 
 def _missing() -> ObjectRejected:
