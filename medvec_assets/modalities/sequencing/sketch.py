@@ -135,8 +135,9 @@ def kmer_codes(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np
     sixteen = (eight[:-8].astype(np.uint32) << 16) | eight[8:]
     size = len(codes) - K + 1
     tail = (four[16 : 16 + size].astype(np.uint16) << 2) | one[20 : 20 + size]
-    kmers = (sixteen[:size].astype(np.uint64) << np.uint64(10)) | tail
-    return kmers, (eight[:-4].astype(np.uint32) << 8) | four[8 : 8 + len(eight) - 4]
+    kmers: NDArray[np.uint64] = np.bitwise_or(sixteen[:size].astype(np.uint64) << np.uint64(10), tail)
+    twelve: NDArray[np.uint32] = np.bitwise_or(eight[:-4].astype(np.uint32) << np.uint32(8), four[8:])
+    return kmers, twelve
 
 
 def canonical_hashes(kmers: NDArray[np.uint64]) -> NDArray[np.uint64]:
