@@ -88,15 +88,17 @@ def test_reads_of_every_spelling_are_the_same() -> None:
     ]
     for data in spellings:
         reads = read_fastq(data)
-        assert [bytes(reads.text[a:b]).decode() for a, b in zip(reads.starts, reads.ends, strict=True)] == READS
+        letters = np.frombuffer(b"ACGT\n", np.uint8)[reads.codes].tobytes().decode()
+        assert letters.splitlines() == READS
+        assert reads.lengths.tolist() == [80] * len(READS) and set(reads.qualities[reads.ends].tolist()) == {10}
 
 
 def test_of_a_head_the_whole_reads_are_taken() -> None:
     packed = gzip.compress(text(READS))
     whole = len(READS)
     for data in (packed[: len(packed) // 2], text(READS)[: len(text(READS)) // 2]):
-        assert fastq.MIN_READS < len(read_fastq(data, is_head=True).starts) < whole
-    assert len(read_fastq(packed, is_head=True).starts) == whole
+        assert fastq.MIN_READS < len(read_fastq(data, is_head=True).lengths) < whole
+    assert len(read_fastq(packed, is_head=True).lengths) == whole
     with pytest.raises(ObjectRejected) as refusal:
         read_fastq(packed[: len(packed) // 2])
     assert refusal.value.code == "truncated_gzip"
@@ -104,10 +106,10 @@ def test_of_a_head_the_whole_reads_are_taken() -> None:
 
 def test_no_more_is_unpacked_than_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fastq, "MAX_READS", 120)
-    assert len(read_fastq(text(READS)).starts) == 120
+    assert len(read_fastq(text(READS)).lengths) == 120
     monkeypatch.setattr(fastq, "MAX_TEXT_BYTES", 20_000)
     bomb = gzip.compress(text(READS) + b"A" * 50_000_000)
-    assert len(read_fastq(bomb).text) <= 20_000
+    assert len(read_fastq(bomb).codes) <= 20_000
 
 
 def page(reads: list[str]) -> bytes:
@@ -184,7 +186,7 @@ def test_cosine_follows_what_runs_share() -> None:
     for share in (0.0, 0.25, 0.5, 0.9, 1.0):
         common, size = genome(int(40_000 * share), 3), 40_000
         left, right = (common + genome(size - len(common), seed) for seed in (4, 5))
-        vectors = [features(sketched(tiled(one, step=20))) for one in (left, right)]
+        vectors = [features(sketched(tiled(one, step=20)).hashes) for one in (left, right)]
         assert cosine(*vectors) == pytest.approx(share, abs=3 / np.sqrt(BINS))
 
 
@@ -195,8 +197,8 @@ def test_errors_of_the_machine_matter_little() -> None:
         return "".join("ACGT"[random.integers(4)] if random.random() < 0.01 else base for base in read)
 
     clean, once, again = READS * 3, [with_errors(read) for read in READS * 3], [with_errors(read) for read in READS * 3]
-    assert cosine(features(sketched(once)), features(sketched(again))) > 0.9
-    assert cosine(features(sketched(clean)), features(sketched(once))) > 0.9
+    assert cosine(features(sketched(once).hashes), features(sketched(again).hashes)) > 0.9
+    assert cosine(features(sketched(clean).hashes), features(sketched(once).hashes)) > 0.9
 
 
 def test_an_adapter_and_what_follows_it_do_not_count() -> None:
@@ -229,7 +231,7 @@ def test_bad_reads_have_a_code(data: bytes, code: str) -> None:
 
 def test_features_are_the_same_on_every_machine() -> None:
     """Whole numbers, and a digest that was written down: if it moves, `input_versions` must."""
-    vector = features(sketched(READS))
+    vector = features(sketched(READS).hashes)
     assert vector.dtype == np.float32 and vector.shape == (BINS,) and np.array_equal(vector, np.round(vector))
     assert array_digest(vector) == "10d9918e00f4c30ecde79a03dd89d5181a4eea595ad946ac7288591f94f4b554"
     assert MODALITY.input_versions == {"kmer": "kmer-21-16-1024-1"}

@@ -80,7 +80,7 @@ class Sequencing:
             "payload_uri": row["uri"] if row["uri"].startswith(_PUBLIC_URI) else f"object:{row['object_id']}",
             "deid_profile": self.deid_profile,
             "deid_actions": json.dumps({"attributes_kept": len(attributes)}),
-            "content_digests": json.dumps({"kmer": array_digest(features(found))}),
+            "content_digests": json.dumps({"kmer": array_digest(features(found.hashes))}),
         }
 
     def model_inputs(
@@ -93,7 +93,7 @@ class Sequencing:
 
     def _input(self, row: Mapping[str, Any], space: str, read: ReadObject) -> NDArray[np.float32] | Rejected:
         try:
-            array = features(sketch([read_reads(uri, read) for uri in row["object_uris"]]))
+            array = features(sketch([read_reads(uri, read) for uri in row["object_uris"]]).hashes)
         except ObjectRejected as refusal:
             return Rejected(row["record_id"], refusal.code, refusal.remedy, refusal.disposition)
         if array_digest(array) != json.loads(row["content_digests"])[space]:

@@ -1,9 +1,9 @@
-"""FASTQ: the first reads of a file, as arrays over one buffer.
+"""FASTQ: the first reads of a file, as arrays.
 
 Belongs here: unpacking within bounds, the format's rules, what makes a file unusable. Does not belong here: what is made
 of the reads (sketch), where files are (connectors).
 
-No read becomes a Python object: 20,000 reads are five arrays of offsets and one buffer.
+No read becomes a Python object: 20,000 reads are three arrays, made by one pass over each.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from resources.errors import ObjectRejected
 MAX_READS = 20_000  # of a file that are used: 3 million bases of Illumina's
 MAX_TEXT_BYTES = 16 << 20  # of unpacked text that are looked at, whatever the file unpacks to
 MIN_READS = 100  # fewer say nothing about a sample
+NO_BASE = 4  # the code of N, of IUPAC's letters for "one of several", and of the gap behind a read
 _NEWLINE, _AT, _PLUS = 10, ord("@"), ord("+")
 _ARCHIVE = b"NCBI.sra"
-# Bases and IUPAC's letters for "one of several", which count as N, in either case; U is RNA's T.
-_LETTERS = np.zeros(256, bool)
-_LETTERS[np.frombuffer(b"ACGTUNRYKMSWBDHV.acgtunrykmswbdhv", np.uint8)] = True
-_DIGITS = np.zeros(256, bool)
-_DIGITS[np.frombuffer(b"0123", np.uint8)] = True
+_COLOUR, _OTHER = 5, 6
+# What a letter is, in either case: A, C, G, T are 0 to 3, and U is RNA's T.
+_KINDS = np.full(256, _OTHER, np.uint8)
+for _letters, _kind in (("A", 0), ("C", 1), ("G", 2), ("TU", 3), ("NRYKMSWBDHV.\n", NO_BASE), ("0123", _COLOUR)):
+    _KINDS[np.frombuffer((_letters + _letters.lower()).encode(), np.uint8)] = _kind
 _REMEDIES = {
     "empty_object": "the file holds nothing: fetch it again",
     "truncated_gzip": "the file ends too early, or its checksum is wrong: fetch it again",
@@ -44,17 +45,17 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Reads:
-    """The first reads of a file: read i is `text[starts[i]:ends[i]]`, its qualities `text[quality_starts[i]:...]` of the
-    same length (Phred + 33)."""
+    """The first reads of a file behind one another, each followed by a gap of one: `codes` uint8 [bases + reads] (0 to 3
+    for A, C, G, T, else NO_BASE), `qualities` uint8 of the same length (Phred + 33; less in a gap), `lengths` int64 [reads]."""
 
-    text: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    quality_starts: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    qualities: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.ends - self.starts
+    def ends(self) -> NDArray[np.int64]:
+        """Where the gap behind each read is."""
+        return np.cumsum(self.lengths + 1) - 1
 
 
 def refused(code: str) -> ObjectRejected:
@@ -77,8 +78,7 @@ def read_fastq(data: bytes, *, is_head: bool = False) -> Reads:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
     reads = _split(text, is_complete)
-    _check_letters(reads)
-    if len(reads.starts) < MIN_READS:
+    if len(reads.lengths) < MIN_READS:
         raise refused("too_few_reads")
     return reads
 
@@ -122,11 +122,18 @@ def _split(text: bytes, is_complete: bool) -> Reads:
     if not len(lines):
         raise refused("fastq_layout" if is_complete else "too_few_reads")
     names = np.concatenate([[0], lines[:-1, 3] + 1])
-    starts, plus, quality_starts = lines[:, 0] + 1, lines[:, 1] + 1, lines[:, 2] + 1
-    same = lines[:, 1] - starts == lines[:, 3] - quality_starts
-    if not (same.all() and (buffer[names] == _AT).all() and (buffer[plus] == _PLUS).all()):
+    starts, quality_starts = lines[:, 0] + 1, lines[:, 2] + 1
+    lengths = lines[:, 1] - starts
+    same = lengths == lines[:, 3] - quality_starts
+    if not (same.all() and (buffer[names] == _AT).all() and (buffer[lines[:, 1] + 1] == _PLUS).all()):
         raise refused("fastq_layout")
-    return Reads(buffer, starts, lines[:, 1], quality_starts)
+    begins = np.cumsum(lengths + 1) - (lengths + 1)
+    positions = np.arange(begins[-1] + lengths[-1] + 1)
+    # The gap is the newline behind each line.
+    kinds = _KINDS[buffer[positions + np.repeat(starts - begins, lengths + 1)]]
+    qualities = buffer[positions + np.repeat(quality_starts - begins, lengths + 1)]
+    _check(kinds, qualities, len(lengths))
+    return Reads(kinds, qualities, lengths)
 
 
 def _ends_empty(ends: NDArray[np.int64]) -> bool:
@@ -134,21 +141,9 @@ def _ends_empty(ends: NDArray[np.int64]) -> bool:
     return bool(ends[-1] == ends[-2] + 1 and (len(ends) % 4 or ends[-1] == ends[-5] + 4))
 
 
-def _check_letters(reads: Reads) -> None:
-    inside = _inside(reads.starts, reads.ends, len(reads.text))
-    letters = reads.text[inside]
-    if not _LETTERS[letters].all():
-        digits = int(_DIGITS[letters].sum())
-        raise refused("colour_space" if 2 * digits > len(letters) else "wrong_alphabet")
-    qualities = reads.text[_inside(reads.quality_starts, reads.quality_starts + reads.lengths, len(reads.text))]
-    if len(qualities) and (qualities.min() < 33 or qualities.max() > 126):
+def _check(kinds: NDArray[np.uint8], qualities: NDArray[np.uint8], reads: int) -> None:
+    if kinds.max() > NO_BASE:
+        colours = np.count_nonzero(kinds == _COLOUR)
+        raise refused("colour_space" if 2 * colours > len(kinds) else "wrong_alphabet")
+    if np.count_nonzero(qualities < 33) > reads or qualities.max() > 126:
         raise refused("bad_quality")
-
-
-def _inside(starts: NDArray[np.int64], ends: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Which of `size` positions lie in one of the stretches [start, end), which do not overlap."""
-    steps = np.zeros(size + 1, np.int8)
-    filled = ends > starts
-    steps[starts[filled]] += 1
-    steps[ends[filled]] -= 1
-    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool)

@@ -24,12 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medvec_assets.modalities.sequencing.fastq import Reads
+from medvec_assets.modalities.sequencing.fastq import NO_BASE, Reads
 from resources.errors import ObjectRejected
 
 K = 21
 SCALED = 16  # one hash in so many is kept
 BINS = 1_024
+KEPT_BELOW = np.uint64((1 << 64) // SCALED)
 MIN_QUALITY = 20  # Phred: one wrong base in a hundred
 MIN_HASHES = 64  # fewer make no direction: the cosine's deviation would be that of chance
 MIN_USABLE = 0.05  # of all k-mers
@@ -39,9 +40,6 @@ REPEATED = (
 )
 _SEED = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64, whose finaliser hashes here
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_CODES = np.full(256, 4, np.uint8)
-for _letters, _number in ((b"Aa", 0), (b"Cc", 1), (b"Gg", 2), (b"TtUu", 3)):
-    _CODES[np.frombuffer(_letters, np.uint8)] = _number
 # The first 12 bases of TruSeq's, Nextera's and small RNA's adapters: chance puts one in 1 of 100,000 reads.
 ADAPTERS = ("AGATCGGAAGAG", "CTGTCTCTTATA", "TGGAATTCTCGG")
 _ADAPTER_BASES = 12
@@ -65,24 +63,29 @@ def sketch(files: list[Reads]) -> Sketch:
     """The sketch of one run's reads, of all its files. Raises ObjectRejected with one of the codes above."""
     found = [_kept_hashes(reads) for reads in files]
     windows, usable = sum(one.windows for one in found), sum(one.usable for one in found)
-    reads, adapters = sum(len(one.starts) for one in files), sum(one.adapters for one in found)
+    reads, adapters = sum(len(one.lengths) for one in files), sum(one.adapters for one in found)
     if adapters > MAX_ADAPTERS * reads:
         raise _refused("adapters_only")
     if not windows or usable < MIN_USABLE * windows:
         raise _refused("low_quality" if windows else "low_complexity")
-    hashes, times = np.unique(np.concatenate([one.hashes for one in found]), return_counts=True)
-    if times[times > 1].sum() > REPEATED * times.sum():
-        hashes = hashes[times > 1]
+    hashes = distinct(np.concatenate([one.hashes for one in found]))
     if len(hashes) < MIN_HASHES:
         raise _refused("low_complexity")
     counts = np.sum([one.bases for one in found], axis=0)
     return Sketch(hashes, float(counts[1] + counts[2]) / float(counts.sum()))
 
 
-def features(found: Sketch) -> NDArray[np.float32]:
-    """The model input: float32 [BINS], whole numbers. A second hash chooses bin and sign: the first one's low bits are
-    what the sketch was chosen by."""
-    again = mixed(found.hashes + _SEED)
+def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each hash once, sorted; those that stand once left out where most stand more often."""
+    found, times = np.unique(hashes, return_counts=True)
+    repeated = times > 1
+    return found[repeated] if times[repeated].sum() > REPEATED * times.sum() else found
+
+
+def features(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The model input of a sketch's hashes: float32 [BINS], whole numbers. A second hash chooses bin and sign, as the
+    sketch was chosen by the first."""
+    again = mixed(hashes + _SEED)
     bins = (again >> np.uint64(32)) % np.uint64(BINS)
     signs = np.where(again & np.uint64(1), 1.0, -1.0)
     return np.bincount(bins.astype(np.int64), weights=signs, minlength=BINS).astype(np.float32)
@@ -108,55 +111,38 @@ class _Found:
 
 
 def _kept_hashes(reads: Reads) -> _Found:
-    codes, bad, ends = _bases(reads)
+    bases = np.array([np.count_nonzero(reads.codes == base) for base in range(NO_BASE)])
     windows = int(np.maximum(reads.lengths - K + 1, 0).sum())
-    bases = np.bincount(codes[codes < 4], minlength=4)
-    codes[codes == 4] = 0
-    size = len(codes) - K + 1
-    if size <= 0:
+    if len(reads.codes) < K:
         return _Found(np.empty(0, np.uint64), windows, 0, 0, bases)
-    forward, probes = _windows(codes)
-    adapters = _mark_adapters(bad, probes, ends, reads)
-    outside = np.concatenate([[0], np.cumsum(bad, dtype=np.int32)])
-    good = outside[K:] == outside[:-K]
-    forward = forward[good]
-    hashes = mixed(np.minimum(forward, _reverse_complement(forward)) + _SEED)
-    kept = hashes[hashes < np.uint64((1 << 64) // SCALED)]
-    return _Found(kept, windows, len(hashes), adapters, bases)
+    kmers, probes = kmer_codes(reads.codes)
+    bad = (reads.codes == NO_BASE) | (reads.qualities < 33 + MIN_QUALITY)
+    adapters = _mark_adapters(bad, probes, reads)
+    before = np.zeros(len(bad) + 1, np.int32)
+    np.cumsum(bad, out=before[1:])
+    hashes = canonical_hashes(kmers[before[K:] == before[:-K]])
+    return _Found(hashes[hashes < KEPT_BELOW], windows, len(hashes), adapters, bases)
 
 
-def _bases(reads: Reads) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
-    """All reads behind one another with a gap of one between them: codes (0-3, 4 for N and gaps), which positions break a
-    k-mer, and where each read ends."""
-    lengths = reads.lengths
-    ends = np.cumsum(lengths + 1) - 1
-    shift = np.repeat(reads.starts - (ends - lengths), lengths + 1)
-    positions = np.arange(ends[-1] + 1) + shift
-    codes = _CODES[reads.text[positions]]
-    codes[ends] = 4
-    qualities = reads.text[
-        np.minimum(positions + np.repeat(reads.quality_starts - reads.starts, lengths + 1), len(reads.text) - 1)
-    ]
-    bad = (codes == 4) | (qualities < 33 + MIN_QUALITY)
-    return codes, bad, ends
+def kmer_codes(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    """Every K-mer of `codes` (uint64, two bits a base) and every 12-mer. What stands over a code of 4 is no k-mer.
+
+    By doubling, in the smallest integers that hold them: 1, 2, 4, 8, 16 and then 16 + 4 + 1."""
+    one = codes & np.uint8(3)
+    two = (one[:-1] << 2) | one[1:]
+    four = (two[:-2] << 4) | two[2:]
+    eight = (four[:-4].astype(np.uint16) << 8) | four[4:]
+    sixteen = (eight[:-8].astype(np.uint32) << 16) | eight[8:]
+    size = len(codes) - K + 1
+    tail = (four[16 : 16 + size].astype(np.uint16) << 2) | one[20 : 20 + size]
+    kmers: NDArray[np.uint64] = np.bitwise_or(sixteen[:size].astype(np.uint64) << np.uint64(10), tail)
+    twelve: NDArray[np.uint32] = np.bitwise_or(eight[:-4].astype(np.uint32) << np.uint32(8), four[8:])
+    return kmers, twelve
 
 
-def _windows(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Codes of every K-mer and of every 12-mer, two bits a base, by doubling: 1, 2, 4, 8, 16 and then 16 + 4 + 1."""
-    one = codes.astype(np.uint64)
-    two = _joined(one, one, 1)
-    four = _joined(two, two, 2)
-    eight = _joined(four, four, 4)
-    sixteen = _joined(eight, eight, 8)
-    return _joined(_joined(sixteen, four, 16, 4), one, 20, 1), _joined(eight, four, 8, 4)
-
-
-def _joined(
-    left: NDArray[np.uint64], right: NDArray[np.uint64], bases: int, added: int | None = None
-) -> NDArray[np.uint64]:
-    """Windows of `left` (of `bases` bases) with those of `right` (of `added`) that follow them."""
-    size = min(len(left), len(right) - bases)
-    return (left[:size] << np.uint64(2 * (added or bases))) | right[bases : bases + size]
+def canonical_hashes(kmers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The hash of each k-mer, which its reverse complement has too."""
+    return mixed(np.minimum(kmers, _reverse_complement(kmers)) + _SEED)
 
 
 def _reverse_complement(kmers: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -168,25 +154,26 @@ def _reverse_complement(kmers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return turned.byteswap() >> np.uint64(64 - 2 * K)
 
 
-def _mark_adapters(bad: NDArray[np.bool_], probes: NDArray[np.uint64], ends: NDArray[np.int64], reads: Reads) -> int:
+def _mark_adapters(bad: NDArray[np.bool_], probes: NDArray[np.uint32], reads: Reads) -> int:
     """Marks every read as bad from the start of an adapter on; the number of reads that begin with one."""
-    wanted = [_code(adapter) for adapter in ADAPTERS]
-    hits = np.flatnonzero(np.isin(probes, np.array(wanted, np.uint64)))
+    first, *others = (probes == _code(adapter) for adapter in ADAPTERS)
+    for other in others:
+        first |= other
+    hits, ends = np.flatnonzero(first), reads.ends
     read = np.searchsorted(ends, hits)
     within = hits + _ADAPTER_BASES <= ends[read]  # otherwise it reaches over a gap
-    hits, read = hits[within], read[within]
-    read, first = np.unique(read, return_index=True)
-    hits = hits[first]
+    read, place = np.unique(read[within], return_index=True)
+    hits = hits[within][place]
     for start, end in zip(hits.tolist(), ends[read].tolist(), strict=True):
         bad[start:end] = True
     return int((hits - (ends[read] - reads.lengths[read]) < K).sum())
 
 
-def _code(bases: str) -> int:
+def _code(bases: str) -> np.uint32:
     code = 0
     for base in bases:
-        code = code << 2 | int(_CODES[ord(base)])
-    return code
+        code = code << 2 | "ACGT".index(base)
+    return np.uint32(code)
 
 
 def _refused(code: str) -> ObjectRejected:
