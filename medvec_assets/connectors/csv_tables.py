@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CsvTable:
-    """`path` is CSV, plain or gzip, as its first bytes say; of its `layout`, the columns as documented, `columns` are read, in this order."""
+    """`path` is CSV, plain or gzip, as its first bytes say; `layout` are its columns as documented, of which `columns` are
+    read, in this order."""
 
     name: str
     path: Path
