@@ -25,7 +25,7 @@ NOTICE = """The volumes in this folder are SYNTHETIC: deformed copies of the MNI
 of UK Biobank is in them, and nothing of UK Biobank's but its file names.
 
 Template: ICBM 2009a nonlinear symmetric, as distributed with nilearn (BSD-3-Clause; it lists the template's own licence as
-unknown). Its owner's terms, as distributed with the template: Copyright (C) 1993-2009 Louis Collins, McConnell Brain
+unknown). Its owner's terms, as distributed with the template: Copyright (C) 1993-2004 Louis Collins, McConnell Brain
 Imaging Centre, Montreal Neurological Institute, McGill University. Permission to use, copy, modify, and distribute this
 software and its documentation for any purpose and without fee is hereby granted, provided that the above copyright notice
 appear in all copies. The authors and McGill University make no representations about the suitability of this software for
