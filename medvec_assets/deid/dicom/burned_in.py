@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from medvec_assets.deid.dicom import text_finder
 from medvec_assets.deid.dicom.walk import element
 from medvec_assets.modalities.imaging.dicom_file import header_value, parser_failures_as, rejected
-from medvec_assets.modalities.imaging.image_rules import check_image
+from medvec_assets.modalities.imaging.image_rules import check_decodable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -42,8 +42,8 @@ def cleaned(dataset: Dataset) -> dict[int, bytes] | None:
     """tag -> encoded element of pixels without their text and of what describes them; None where no text was found, and
     the pixels stay as they are.
 
-    Raises ObjectRejected: those of check_image, decode_failed, burned_in_text_possible, burned_in_text."""
-    size = check_image(dataset)
+    Raises ObjectRejected: those of check_decodable, decode_failed, burned_in_text_possible, burned_in_text."""
+    size = check_decodable(dataset)
     if not text_finder.is_installed() or size.frames > MAX_FRAMES or size.bits_allocated == 1:
         raise text_possible(declared=False)
     frames: list[NDArray[Any]] = []
