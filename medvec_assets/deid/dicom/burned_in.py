@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_FRAMES = 64  # half a second each and more; of a longer loop no frame may be left unseen, so it is refused
+MAX_ROUNDS = 4
+MAX_LINE = 0.1  # of a frame's area in one rectangle: that is no line of text, and blanking anatomy helps nobody
 MAX_BLANKED = 0.3  # of a frame's area: a screen full of text is no image that is worth keeping
 _PERCENTILES = (0.1, 99.9)
 _REMEDY = "have a person look at it; BurnedInAnnotation NO says that somebody did"
@@ -82,16 +84,21 @@ def _picture(frame: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _blanked(frame: NDArray[Any], boxes: list[text_finder.Box], inverted: bool) -> NDArray[Any]:
-    hidden = np.zeros(frame.shape[:2], bool)
-    for box in boxes:
-        hidden[box.top : box.bottom, box.left : box.right] = True
-    if hidden.mean() > MAX_BLANKED:
-        raise rejected("burned_in_text", "shows little but text", _REMEDY)
-    clean = frame.copy()
-    clean[hidden] = frame.max() if inverted else frame.min()
-    if text_finder.text_boxes(_picture(clean)):
-        raise rejected("burned_in_text", "shows text that could not be blanked", _REMEDY)
-    return clean
+    """The frame with its text in black. With the brightest of it gone, fainter text is found: it is looked at again."""
+    clean, hidden = frame.copy(), np.zeros(frame.shape[:2], bool)
+    black = frame.max() if inverted else frame.min()
+    for _ in range(MAX_ROUNDS):
+        for box in boxes:
+            if (box.bottom - box.top) * (box.right - box.left) > MAX_LINE * hidden.size:
+                raise text_possible(declared=False)
+            hidden[box.top : box.bottom, box.left : box.right] = True
+        if hidden.mean() > MAX_BLANKED:
+            raise rejected("burned_in_text", "shows little but text", _REMEDY)
+        clean[hidden] = black
+        boxes = text_finder.text_boxes(_picture(clean))
+        if not boxes:
+            return clean
+    raise rejected("burned_in_text", "shows text that could not be blanked", _REMEDY)
 
 
 def _native(frames: NDArray[Any]) -> dict[int, bytes]:
