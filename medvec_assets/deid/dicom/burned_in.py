@@ -12,6 +12,7 @@ the option only in the files whose pixels were looked at.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_FRAMES = 64  # half a second each and more; of a longer loop no frame may be left unseen, so it is refused
-MAX_ROUNDS = 4
+MAX_ROUNDS = 6
 MAX_LINE = 0.1  # of a frame's area in one rectangle: that is no line of text, and blanking anatomy helps nobody
+MAX_SLOPE = 6  # how much further apart than before
 MAX_BLANKED = 0.3  # of a frame's area: a screen full of text is no image that is worth keeping
 _PERCENTILES = (0.1, 99.9)
 _REMEDY = "have a person look at it; BurnedInAnnotation NO says that somebody did"
@@ -53,9 +55,9 @@ def cleaned(dataset: Dataset) -> dict[int, bytes] | None:
     inverted = header_value(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     for number in range(size.frames):
         frame = _decoded(dataset, number)
-        boxes = text_finder.text_boxes(_picture(frame))
+        boxes = _text(dataset, frame)
         if boxes:
-            frame = _blanked(frame, boxes, inverted)
+            frame = _blanked(dataset, frame, boxes, inverted)
         blanked = blanked or bool(boxes)
         frames.append(frame)
     if not blanked:
@@ -74,16 +76,41 @@ def _decoded(dataset: Dataset, number: int) -> NDArray[Any]:
     return frame.astype(frame.dtype.newbyteorder("="))
 
 
-def _picture(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    """uint8 [rows, columns, 3] with the contrast that shows most of what is there."""
-    low, high = np.percentile(frame[:: max(1, frame.shape[0] // 512)], _PERCENTILES)
-    low, high = min(low, frame.min()) if high <= low else low, max(high, frame.max()) if high <= low else high
-    spread = float(high - low) or 1.0
-    grey = np.clip((frame.astype(np.float32) - low) * (255 / spread), 0, 255).astype(np.uint8)
-    return grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
+def _text(dataset: Dataset, frame: NDArray[Any]) -> list[text_finder.Box]:
+    return [box for picture in _pictures(dataset, frame) for box in text_finder.text_boxes(picture)]
 
 
-def _blanked(frame: NDArray[Any], boxes: list[text_finder.Box], inverted: bool) -> NDArray[Any]:
+def _pictures(dataset: Dataset, frame: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """A frame as viewers may show it, each uint8 [rows, columns, 3]: from its darkest to its brightest, in the colours of
+    its palette, and with pale contrasts strengthened."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    low, high = np.percentile(frame, _PERCENTILES)
+    low, high = (low, high) if high > low else (frame.min(), frame.max())
+    shown = _rgb((frame.astype(np.float32) - low) * (255 / (float(high - low) or 1.0)))
+    yield shown
+    if header_value(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+        colours = apply_color_lut(frame, dataset)[..., :3].astype(np.float32)
+        shown = _rgb(colours * (255 / max(float(colours.max()), 1.0)))
+        yield shown
+    yield _rgb(_spread(shown.mean(axis=2).astype(np.uint8)))
+
+
+def _spread(grey: NDArray[np.uint8]) -> NDArray[Any]:
+    """Grey levels moved apart where many pixels have them, as far as MAX_SLOPE lets them: pale text stands out, noise
+    does not become text."""
+    share = np.bincount(grey.ravel(), minlength=256) * (255 / grey.size)
+    slopes = np.minimum(share, MAX_SLOPE)
+    slopes += (255 - slopes.sum()) / 256
+    return np.cumsum(slopes)[grey]
+
+
+def _rgb(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    picture = np.clip(levels, 0, 255).astype(np.uint8)
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+
+
+def _blanked(dataset: Dataset, frame: NDArray[Any], boxes: list[text_finder.Box], inverted: bool) -> NDArray[Any]:
     """The frame with its text in black. With the brightest of it gone, fainter text is found: it is looked at again."""
     clean, hidden = frame.copy(), np.zeros(frame.shape[:2], bool)
     black = frame.max() if inverted else frame.min()
@@ -95,7 +122,7 @@ def _blanked(frame: NDArray[Any], boxes: list[text_finder.Box], inverted: bool) 
         if hidden.mean() > MAX_BLANKED:
             raise rejected("burned_in_text", "shows little but text", _REMEDY)
         clean[hidden] = black
-        boxes = text_finder.text_boxes(_picture(clean))
+        boxes = _text(dataset, clean)
         if not boxes:
             return clean
     raise rejected("burned_in_text", "shows text that could not be blanked", _REMEDY)
