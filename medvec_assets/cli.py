@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,6 +28,13 @@ from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import DatasetSpec
 from resources.errors import ConfigError, MedvecError, StorageError
 from resources.settings import Settings
+
+
+class PixelRule(StrEnum):
+    REFUSE = "refuse"  # quarantine them
+    CLEAN = "clean"  # find the text and blank it
+    CLEAN_ALL = "clean_all"  # look at every other image too
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="medvec: a medical vector lakehouse.")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
@@ -291,6 +300,34 @@ def doctor(as_json: AsJson = False) -> None:
     report = examine(_settings())
     _show(report, as_json, printing.doctor)
     if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def deid(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of DICOM files.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="An empty folder, or one of an earlier run.")],
+    source_name: Annotated[
+        str, typer.Option("--source", help="Whose pseudonyms: a source's name, as in specs.")
+    ] = "dicom",
+    device: Annotated[bool, typer.Option("--device", help="Keep device identifiers and serial numbers.")] = False,
+    pixels: Annotated[PixelRule, typer.Option(help="What becomes of images that may show text.")] = PixelRule.CLEAN,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """De-identify a folder of DICOM files by PS3.15. Names become pseudonyms; what was done is not done again."""
+    from medvec_assets import progress
+    from medvec_assets.deid.dicom import Options
+    from medvec_assets.deid_folder import deidentify_folder
+
+    options = Options(device=device, pixels=pixels)
+    secret = _settings().pseudonym_secret
+    with progress.bars(not as_json) as shown:
+        report = deidentify_folder(
+            source, target, secret, source_name=source_name, options=options, workers=workers, progress=shown.rows
+        )
+    _show(report, as_json, printing.deidentified)
+    if not report["written"] + report["unchanged"]:
         raise typer.Exit(1)
 
 

@@ -133,6 +133,13 @@ def status(result: Result) -> Iterator[str]:
             yield f"        What to do: {found['remedy']}"
 
 
+def deidentified(result: Result) -> Iterator[str]:
+    done = f"{result['written']:,} written, {result['unchanged']:,} unchanged"
+    yield f"{result['files']:,} files in {result['seconds']:.1f} s: {done}"
+    yield from (f"  quarantined, {code}: {count:,}" for code, count in result["quarantined"].items())
+    yield ", ".join(f"{action} {count:,}" for action, count in result["actions"].items()) or "nothing was de-identified"
+
+
 def doctor(result: Result) -> Iterator[str]:
     for check in result["checks"]:
         yield f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['detail']}"

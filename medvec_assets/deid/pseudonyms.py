@@ -16,9 +16,13 @@ class Pseudonyms:
 
     def of(self, kind: str, identifier: str) -> str:
         """A pseudonym of `identifier`; `kind` (subject, series, ...) keeps equal strings of two kinds apart."""
-        message = "\x1f".join((self._source, kind, identifier)).encode()
-        return f"k{self.key_id}-{hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]}"
+        return f"k{self.key_id}-{self.digest(kind, identifier).hex()[:32]}"
 
     def subject(self, subject_ref: str) -> str:
         """`subject_key` of every Delta layer from records on: the handle of erasure."""
         return self.of("subject", subject_ref)
+
+    def digest(self, kind: str, identifier: str) -> bytes:
+        """32 keyed bytes, for pseudonyms of another shape: UIDs, days of a date shift."""
+        message = "\x1f".join((self._source, kind, identifier)).encode("utf-8", "surrogateescape")
+        return hmac.digest(self._secret, message, "sha256")

@@ -4,6 +4,10 @@ Belongs here: the `imaging` modality; its parts are dicom_file (bytes to data se
 pixels (frame to model input) and series (instances to record). Does not belong here: where objects are (connectors),
 full de-identification (deid), encoders.
 
+Open objects were de-identified by their publisher, and the technical allow list takes what it names; of any other the
+attributes are those of the copy that deid.dicom makes, and `version` moves with that profile too. An image that says
+that text is burned into it becomes no vector, and one of another source that may have some neither.
+
 A record's `object_ids` begins with its representative instance, the middle one of the series; the others follow in
 order. So a model input is made again from one object, `object_uris[0]`, whatever the size of the series.
 """
@@ -37,7 +41,7 @@ _PUBLIC_URI = re.compile(rf"s3://[a-z0-9.-]+/{_UUID}/{_UUID}\.dcm")
 class Imaging:
     """The modality `imaging` (medvec_assets.modalities.Modality); space `image` takes uint8 [224, 224, 3]."""
 
-    version = "imaging-1"
+    version = "imaging-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
 
@@ -48,7 +52,7 @@ class Imaging:
         rows: list[dict[str, Any]] = []
         rejected: list[Rejected] = []
         for _, group in objects.sort("record_ref", "object_id").group_by("record_ref", maintain_order=True):
-            series, refused = read_series(group.iter_rows(named=True), read)
+            series, refused = read_series(group.iter_rows(named=True), read, pseudonyms)
             rejected += refused
             if series is not None:
                 rows.append(self._record(series, pseudonyms))
@@ -56,7 +60,6 @@ class Imaging:
 
     def _record(self, series: Series, pseudonyms: Pseudonyms) -> dict[str, Any]:
         row = series.instances[0].row
-        actions = {"attributes_dropped": series.attributes_dropped, "attributes_kept": len(series.attributes)}
         return {
             "record_id": pseudonyms.of("series", row["record_ref"]),
             "subject_key": pseudonyms.subject(row["subject_ref"]),
@@ -68,8 +71,8 @@ class Imaging:
             "text": None,
             "attributes": json.dumps(series.attributes, sort_keys=True),
             "payload_uri": row["uri"] if _PUBLIC_URI.fullmatch(row["uri"]) else f"object:{row['object_id']}",
-            "deid_profile": self.deid_profile,
-            "deid_actions": json.dumps(actions, sort_keys=True),
+            "deid_profile": series.deid_profile,
+            "deid_actions": json.dumps(series.deid_actions, sort_keys=True),
             "content_digests": json.dumps({"image": array_digest(series.model_input)}),
         }
 

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medvec_assets.modalities.imaging.dicom_file import parser_failures_as, rejected, truncated
+from medvec_assets.modalities.imaging.dicom_file import header_value, parser_failures_as, rejected, truncated
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,6 +34,14 @@ class ImageSize:
 
 
 def check_image(dataset: Dataset) -> ImageSize:
+    """What an image that becomes a vector must satisfy. Raises ObjectRejected: those of check_decodable, burned_in_text."""
+    if str(header_value(dataset, "BurnedInAnnotation") or "").strip().upper() == "YES":
+        remedy = "clean its pixels (`medvec deid`), or have a person do it: BurnedInAnnotation NO says so"
+        raise rejected("burned_in_text", "says that identifying text is burned into its pixels", remedy)
+    return check_decodable(dataset)
+
+
+def check_decodable(dataset: Dataset) -> ImageSize:
     """Everything that can be known without decoding. Raises ObjectRejected: not_an_image (skipped), no_pixels,
     truncated, header_invalid, dimensions_refused, unsupported_transfer_syntax."""
     with parser_failures_as("header_invalid", "has an unreadable header", "mend or re-export the object"):

@@ -10,18 +10,24 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.deid.technical import HEADER_KEYWORDS, technical_attributes
+from medvec_assets.deid.technical import PROFILE as TECHNICAL
 from medvec_assets.modalities import ReadObject, Rejected
 from medvec_assets.modalities.imaging.dicom_file import header_numbers, header_value, read_dataset
 from medvec_assets.modalities.imaging.image_rules import check_image
 from medvec_assets.modalities.imaging.pixels import dataset_input
 from resources.errors import ObjectRejected
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_OPEN = "open"  # an access tier: its objects were de-identified and looked through by whoever published them
 HELD_BYTES = 64 << 20  # of a series' files kept until its representative is known, so that small series are read once
 
 
@@ -52,10 +58,13 @@ class Series:
     instances: tuple[Instance, ...]
     model_input: NDArray[np.uint8]
     attributes: dict[str, Any]
-    attributes_dropped: int
+    deid_profile: str
+    deid_actions: dict[str, int]
 
 
-def read_series(rows: Iterable[Mapping[str, Any]], read: ReadObject) -> tuple[Series | None, list[Rejected]]:
+def read_series(
+    rows: Iterable[Mapping[str, Any]], read: ReadObject, pseudonyms: Pseudonyms
+) -> tuple[Series | None, list[Rejected]]:
     """A series from its manifest rows; None if no instance is good. One bad instance never takes its series."""
     good: list[Instance] = []
     bad: list[Rejected] = []
@@ -76,7 +85,7 @@ def read_series(rows: Iterable[Mapping[str, Any]], read: ReadObject) -> tuple[Se
     while good:
         chosen = good[len(good) // 2]
         try:
-            return _series(chosen, good, held.get(chosen.object_id) or read(chosen.row["uri"])), bad
+            return _series(chosen, good, held.get(chosen.object_id) or read(chosen.row["uri"]), pseudonyms), bad
         except ObjectRejected as refusal:
             bad.append(_as_rejected(chosen.object_id, refusal))
             good.remove(chosen)
@@ -90,6 +99,8 @@ def _as_rejected(object_id: str, refusal: ObjectRejected) -> Rejected:
 def _instance(row: Mapping[str, Any], data: bytes) -> Instance:
     dataset = read_dataset(data)
     size = check_image(dataset)
+    if row["access_tier"] != _OPEN:
+        _check_curated(dataset)
     number = header_numbers([header_value(dataset, "InstanceNumber")], 1)
     return Instance(
         row,
@@ -98,6 +109,14 @@ def _instance(row: Mapping[str, Any], data: bytes) -> Instance:
         (math.inf if number is None else number[0], _millimetres_along_normal(dataset)),
         size.frames,
     )
+
+
+def _check_curated(dataset: Dataset) -> None:
+    """Nobody has looked through a source that is not open: what may show text is no vector until somebody has."""
+    from medvec_assets.deid.dicom import burned_in, objects
+
+    if objects.may_show_text(dataset, objects.check_kind(dataset)[0]):
+        raise burned_in.text_possible(declared=False)
 
 
 def _millimetres_along_normal(dataset: Any) -> float:
@@ -122,15 +141,23 @@ def _consistent(instances: list[Instance]) -> tuple[list[Instance], list[Rejecte
     return sorted(kept, key=lambda i: (*i.position, i.sop_uid, i.object_id)), odd
 
 
-def _series(chosen: Instance, ordered: list[Instance], data: bytes) -> Series:
+def _series(chosen: Instance, ordered: list[Instance], data: bytes, pseudonyms: Pseudonyms) -> Series:
+    from medvec_assets.deid.dicom import PROFILE, deidentify  # it reads files with this package
+
     dataset = read_dataset(data)
     model_input = dataset_input(dataset, check_image(dataset))
+    is_open = chosen.row["access_tier"] == _OPEN
+    copy = None if is_open else deidentify(data, pseudonyms)
+    header = dataset if copy is None else read_dataset(copy.data)
     attributes = technical_attributes(
-        {keyword: header_value(dataset, keyword) for keyword in HEADER_KEYWORDS},
+        {keyword: header_value(header, keyword) for keyword in HEADER_KEYWORDS},
         transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
         instances=len({instance.sop_uid or instance.object_id for instance in ordered}),
         frames=sum(instance.frames for instance in ordered),
     )
     others = tuple(instance for instance in ordered if instance is not chosen)
+    if copy is not None:
+        return Series((chosen, *others), model_input, attributes, PROFILE, copy.actions)
     kept = sum(1 for keyword in HEADER_KEYWORDS if keyword in dataset)
-    return Series((chosen, *others), model_input, attributes, len(dataset) - kept)
+    actions = {"attributes_dropped": len(dataset) - kept, "attributes_kept": len(attributes)}
+    return Series((chosen, *others), model_input, attributes, TECHNICAL, actions)

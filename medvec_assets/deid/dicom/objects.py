@@ -1,0 +1,76 @@
+"""Which DICOM objects can be de-identified at all, and which may have text in their pixels.
+
+Belongs here: rules about a whole object. Does not belong here: its elements (rules), looking for text (burned_in).
+
+Refused is what is made of text or of a format we cannot look into: reports, documents, directories, raw data, sound,
+video. An object of a class that the standard does not register is refused too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medvec_assets.deid.dicom.terms import listed
+from medvec_assets.modalities.imaging.dicom_file import header_value, rejected
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_RISKY_MODALITIES = listed("US IVUS XC ES GM SC DOC OT HC IO PX SM BDUS OP OPT OAM AU VL")
+_RISKY_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{root}" for root in ("3", "6", "7", "77.1")
+)  # ultrasound of old and new, secondary capture, visible light
+_RISKY_IMAGE_TYPES = ("SCREEN", "SAVE", "CAPTURE", "DOSE_INFO", "PASTED", "REPORT")
+_REFUSED = {  # words of a SOP class's registered name -> (code, rule)
+    "Encapsulated": ("encapsulated_document", "holds a document of another format"),
+    "Media Storage Directory": ("directory", "is a directory of other files"),
+    " SR": ("structured_content", "is a report, which is made of text"),
+    "Key Object": ("structured_content", "is a report, which is made of text"),
+    "Document": ("structured_content", "is a report, which is made of text"),
+    "Procedure Log": ("structured_content", "is a report, which is made of text"),
+    "Presentation State": ("graphics", "is a presentation of text and graphics"),
+    "Audio": ("sound", "holds sound"),
+    "Raw Data": ("private_content", "holds data whose format only its maker knows"),
+    "Video": ("video", "is a video"),
+}
+_NOTHING_TO_DO = "none: objects of this kind are left out by rule"
+
+
+def check_kind(dataset: Dataset) -> tuple[str, str]:
+    """(SOP class, SOP instance) of an object that can be de-identified. Raises ObjectRejected."""
+    from pydicom.uid import UID_dictionary
+
+    meta = dataset.file_meta
+    sop_class = str(header_value(dataset, "SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
+    instance = str(header_value(dataset, "SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "").strip(" \0")
+    name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
+    if kind != "SOP Class" or not name:
+        rule = "is of no class that the standard registers"
+        raise rejected("sop_class_unknown", rule, "convert it to a standard object at the source")
+    for word, (code, rule) in _REFUSED.items():
+        if word in name:
+            raise rejected(code, rule, _NOTHING_TO_DO)
+    if "Storage" not in name:
+        raise rejected("not_an_object", "is a message and no stored object", _NOTHING_TO_DO)
+    if "MPEG" in meta.TransferSyntaxUID.name or "HEVC" in meta.TransferSyntaxUID.name:
+        raise rejected("video", "is a video", _NOTHING_TO_DO)
+    if not instance:
+        raise rejected("header_invalid", "names no instance", "mend or re-export the object")
+    return sop_class, instance
+
+
+def may_show_text(dataset: Dataset, sop_class: str) -> bool:
+    """Whether its header leaves room for text in the pixels: it says so, or it is of a kind that often has and does not
+    say no."""
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        return False
+    said = str(header_value(dataset, "BurnedInAnnotation") or "").strip().upper()
+    if said in ("YES", "NO"):
+        return said == "YES"
+    image_type = str(header_value(dataset, "ImageType") or "").upper()
+    return (
+        str(header_value(dataset, "Modality") or "").strip().upper() in _RISKY_MODALITIES
+        or any(sop_class == root or sop_class.startswith(f"{root}.") for root in _RISKY_CLASSES)
+        or any(word in image_type for word in _RISKY_IMAGE_TYPES)
+        or "ConversionType" in dataset
+    )
