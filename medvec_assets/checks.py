@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.partitions import Partition
-from medvec_assets.scorer import kept
+from medvec_assets.scorer import scores
 from medvec_assets.stages import embeddings, entities, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
@@ -276,8 +276,8 @@ def _share(bad: int, total: int, threshold: float) -> Finding:
 
 
 def _deid_scored(ctx: Context, spec: DatasetSpec, partition: str) -> Finding:
-    """The partition's kept score (scorer.kept). What leaked is named by kind and place, never with what stands around it."""
-    score = kept.latest(ctx, spec, partition)
+    """The partition's kept score (scorer.scores). What leaked is named by kind and place, never with what stands around it."""
+    score = scores.latest(ctx, spec, partition)
     if score is None:
         return Finding("deid_scored", False, "materialize the records of this partition again: they were never scored")
     places = json.loads(score["leak_places"])
@@ -288,7 +288,7 @@ def _deid_scored(ctx: Context, spec: DatasetSpec, partition: str) -> Finding:
     if score["failure"]:
         remedy = "the scored copies could not be run, so nothing is proved; mend what ended them: "
         places = [score["failure"]]
-    return Finding("deid_scored", kept.passed(score), remedy + "; ".join(places[:MAX_NAMED]), numbers)
+    return Finding("deid_scored", scores.passed(score), remedy + "; ".join(places[:MAX_NAMED]), numbers)
 
 
 def _records_with_input(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> int:

@@ -16,13 +16,20 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-_STARTS = (
-    "Abern Bexley Brannig Calder Dravin Elding Farnou Gresh Halver Ingle Jorvel Kessel Lindqu Morvan Norrin Ostvel Pellic "
-    "Quarten Rosvig Selwin Thorvel Ulverst Vander Wexfor Yarvin Zorvak"
-).split()
-_MIDDLES = "a e i o ar en il or ust ing am est ond elm ick arth".split()
-_ENDS = "berg dahl fordt gaard hauser holm kova lingsen mann nescu ovich quist rington sworth thwait vick wald zynski".split()
-_GIVEN = "Agnes Bernard Clara Desmond Edith Gilbert Harriet Irving Johanna Leopold Mabel Oswald Phyllis Reginald Sybil".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_STARTS = _words(
+    """
+    Abern Bexley Brannig Calder Dravin Elding Farnou Gresh Halver Ingle Jorvel Kessel Lindqu Morvan Norrin Ostvel Pellic
+    Quarten Rosvig Selwin Thorvel Ulverst Vander Wexfor Yarvin Zorvak
+    """
+)
+_MIDDLES = _words("a e i o ar en il or ust ing am est ond elm ick arth")
+_ENDS = _words("berg dahl fordt gaard hauser holm kova lingsen mann nescu ovich quist rington sworth thwait vick wald")
+_GIVEN = _words("Agnes Bernard Clara Desmond Edith Gilbert Harriet Irving Johanna Leopold Mabel Oswald Phyllis Sybil")
 _STREETS = ("Street", "Avenue", "Lane", "Crescent")
 _LETTERS = "GHJKLMNPQRSTUVWXYZ"  # none that a hexadecimal digest has
 DATE_YEARS = (1903, 1911, 1920, 1928, 1937, 1945)

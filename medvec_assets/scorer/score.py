@@ -1,7 +1,7 @@
 """The score of a partition: how many identifiers were planted in copies of its objects, and which of them came through.
 
 Belongs here: the scored run in a lake and a home of its own, what is searched of it. Does not belong here: which copies
-(source), what is done about a leak (checks), what is kept of a score (kept).
+(source), what is done about a leak (checks), what is kept of a score (scores).
 
 The run is the stages': manifest, records, and the entities that the index would be given. Encoders are not run: what
 embeddings and entities hold beside vectors comes from the records.
@@ -60,21 +60,20 @@ class Score:
     unresolved_uid_references: int = 0
     intervals_broken: int = 0
     codes_missing: int = 0
+    ages_over_89: int = 0
     seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
-        faults = self.unresolved_uid_references + self.intervals_broken + self.codes_missing
+        """No leak, and of files that were written everything that must still hold does."""
+        faults = self.unresolved_uid_references + self.intervals_broken + self.codes_missing + self.ages_over_89
         return not (self.leaks or self.failure or faults)
 
 
-def counted(tokens: list[Token]) -> dict[str, int]:
-    """The numbers of a score that tell of its tokens."""
-    return {
-        "planted": len({token.value for token in tokens}),
-        "kinds": len({token.kind for token in tokens}),
-        "places": len({token.place for token in tokens}),
-    }
+def counted(tokens: list[Token]) -> tuple[int, int, int]:
+    """(`planted`, `kinds`, `places`) of a score that planted `tokens`."""
+    values, kinds, places = ({getattr(token, name) for token in tokens} for name in ("value", "kind", "place"))
+    return len(values), len(kinds), len(places)
 
 
 def score(ctx: Context, spec: DatasetSpec, partition: str, seed: bytes | None = None) -> Score:
@@ -90,9 +89,12 @@ def score(ctx: Context, spec: DatasetSpec, partition: str, seed: bytes | None = 
         with listening() as heard:
             run = _run(ctx, spec, copies, folder, mint.seed_digest, heard) if copies.rows else _Run()
         leaks = _search(searcher, spec, folder, run, heard)
+    planted, kinds, places = counted(mint.tokens)
     return Score(
         seed_digest=mint.seed_digest,
-        **counted(mint.tokens),
+        planted=planted,
+        kinds=kinds,
+        places=places,
         objects=copies.objects,
         copies=len(copies.rows),
         readable_copies=copies.readable,
@@ -201,7 +203,7 @@ def listening() -> Iterator[list[str]]:
 
     root.addHandler(handler)
     warnings.showwarning = warned
-    sys.stdout, sys.stderr = (_Tee(stream, heard) for stream in streams)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (_Tee(stream, heard) for stream in streams)
     try:
         yield heard
     finally:

@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import LISTING, Connector, Listing, open_connector
-from medvec_assets.scorer.plants import Mint
 from medvec_assets.scorer.planting import Planted, Subject, planter
 from medvec_assets.scorer.planting.manifest_rows import planted_catalogue_row, planted_row
+from medvec_assets.scorer.plants import Mint
 from medvec_assets.stages import quarantine, records
 from medvec_assets.stages.context import Context
 from resources import tables

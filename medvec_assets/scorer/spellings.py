@@ -9,6 +9,7 @@ characters of 36. A plain digest counts as a spelling: whoever knows the identif
 from __future__ import annotations
 
 import base64
+import calendar
 import hashlib
 import json
 import re
@@ -26,7 +27,7 @@ MIN_SURE_DIGITS = 10  # fewer stand in one of a thousand runs' digests
 DIGEST_CHARS = 16  # of a hexadecimal digest that are looked for: surrogates are often cut
 _SEPARATORS = re.compile(r"[^0-9A-Za-z]")
 _TEXTUAL = frozenset({"UTF-8", "Latin-1", "UTF-16LE", "UTF-16BE"})
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = tuple(calendar.month_name)  # English: no locale is set
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def texts(token: Token) -> Iterator[tuple[str, str]]:
 
 
 def _dates(day: date) -> Iterator[tuple[str, str]]:
-    month = _MONTHS[day.month - 1]
+    month = _MONTHS[day.month]
     yield "ISO", f"{day:%Y-%m-%d}"
     yield "DICOM", f"{day:%Y%m%d}"
     yield "slashes", f"{day:%Y/%m/%d}"

@@ -21,7 +21,7 @@ from helpers.tiny_source import series
 
 from medvec_assets import checks
 from medvec_assets.checks import Finding
-from medvec_assets.scorer import kept
+from medvec_assets.scorer import scores
 from resources import tables
 from resources.tables import TableSpec
 
@@ -42,7 +42,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         pipeline.list_source(*ROWS)
         pipeline.run()
         for partition in (LUNG, LIVER):
-            kept.bring_up(pipeline.context(), pipeline.spec, partition)
+            scores.bring_up(pipeline.context(), pipeline.spec, partition)
         yield pipeline
 
 

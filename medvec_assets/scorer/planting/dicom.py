@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
 FIRST_INSTANCE = 7_001
 STANDARD_ROOT = "1.2.840.10008."
-ROOM = {"AE": 16, "CS": 16, "LO": 64, "LT": 10_240, "PN": 64, "SH": 16, "ST": 1_024, "UC": 1_024, "UR": 1_024, "UT": 1_024}
+ROOM = {
+    "AE": 16,
+    "CS": 16,
+    "LO": 64,
+    "LT": 10_240,
+    "PN": 64,
+    "SH": 16,
+    "ST": 1_024,
+    "UC": 1_024,
+    "UR": 1_024,
+    "UT": 1_024,
+}
 # keyword -> kind of token; the value representation is the dictionary's
 ELEMENTS = {
     "ReferringPhysicianName": "accented_name",
@@ -87,7 +98,13 @@ ELEMENTS = {
     "LastMenstrualDate": "date",
     "AcquisitionDateTime": "date",
 }
-FREE_TEXT = ("PatientComments", "AdditionalPatientHistory", "ImageComments", "RequestedProcedureComments", "VisitComments")
+FREE_TEXT = (
+    "PatientComments",
+    "AdditionalPatientHistory",
+    "ImageComments",
+    "RequestedProcedureComments",
+    "VisitComments",
+)
 SEQUENCES = {  # sequence -> elements of its item
     "RequestAttributesSequence": {"ScheduledProcedureStepDescription": "name", "RequestedProcedureID": "accession"},
     "OtherPatientIDsSequence": {"PatientID": "mrn", "IssuerOfPatientID": "institution"},
@@ -125,7 +142,16 @@ def _copy(data: bytes, subject: Subject, *, damaged: bool) -> bytes | None:
             if damaged:
                 _damage(dataset, subject)
             return _written(dataset)
-    except (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, RuntimeError, struct.error):
+    except (
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        OSError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        struct.error,
+    ):
         return None  # what a damaged file makes pydicom raise; its manifest row is planted all the same
 
 
@@ -241,6 +267,8 @@ def _plant_planes(dataset: Dataset, subject: Subject) -> None:
 
 
 def _plant_file(dataset: Dataset, subject: Subject) -> None:
+    from pydicom.uid import UID
+
     mint, meta = subject.mint, dataset.file_meta
     preamble = f"{mint.plant('name', 'file preamble')} {mint.plant('ssn', 'file preamble')}"
     dataset.preamble = preamble.encode().ljust(128, b"\0")[:128]
@@ -250,7 +278,7 @@ def _plant_file(dataset: Dataset, subject: Subject) -> None:
         "ReceivingApplicationEntityTitle",
     ):
         setattr(meta, keyword, mint.plant("ae_title", f"file meta {keyword}"))
-    meta.PrivateInformationCreatorUID = mint.plant("uid", "file meta PrivateInformationCreatorUID")
+    meta.PrivateInformationCreatorUID = UID(mint.plant("uid", "file meta PrivateInformationCreatorUID") or "")
     meta.PrivateInformation = _even(mint.sentence("file meta PrivateInformation").encode())
 
 
@@ -261,12 +289,13 @@ def _map_uids(dataset: Dataset, subject: Subject) -> None:
     """Every UID of an instance, a series, a study, a frame of reference becomes the subject's; then the references."""
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
+    from pydicom.uid import UID
 
     for element in list(dataset.iterall()):
         if element.VR == "UI" and element.value:
             element.value = _mapped(element.value, f"UI {element.keyword or 'private'}", subject)
     number = len(subject.objects)
-    own = subject.uid(f"instance {number}", "UI SOPInstanceUID")  # a damaged copy is another instance
+    own = UID(subject.uid(f"instance {number}", "UI SOPInstanceUID"))  # a damaged copy is another instance
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = own
     dataset.InstanceNumber = FIRST_INSTANCE + number
     subject.objects.append(own)
@@ -301,8 +330,8 @@ def _damage(dataset: Dataset, subject: Subject) -> None:
 
 def _unchecked(keyword: str, value: str) -> Any:
     """An element that holds text under a numeric tag, as a broken exporter writes it."""
-    from pydicom.dataelem import DataElement
     from pydicom.datadict import tag_for_keyword
+    from pydicom.dataelem import DataElement
 
     tag = tag_for_keyword(keyword)
     assert tag is not None

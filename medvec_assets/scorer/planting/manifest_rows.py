@@ -48,9 +48,10 @@ def planted_row(row: Row, subject: Subject, number: int) -> dict[str, Any]:
     fragment = subject.ref if fragment == row["subject_ref"] else fragment
     if fragment:
         fragment = subject.alias(fragment, "manifest row, fragment of the URI")
+    record = subject.alias(str(row["record_ref"]), "manifest row, record_ref")
     return made | {
         "uri": f"{scheme}:///archive/{named}/{number}-{file}{_suffix(name)}{hash_sign}{fragment}",
-        "record_ref": f"{row['cohort']}/{subject.alias(str(row['record_ref']), 'manifest row, record_ref')}-{number}/{subject.ref}",
+        "record_ref": f"{row['cohort']}/{record}-{number}/{subject.ref}",
     }
 
 

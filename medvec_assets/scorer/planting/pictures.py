@@ -13,7 +13,14 @@ from io import BytesIO
 from medvec_assets.scorer.planting import Planted, Subject
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_EXIF = {0x010E: "sentence", 0x010F: "institution", 0x0131: "device_serial", 0x013B: "name", 0x8298: "name", 0xA431: "device_serial"}
+_EXIF = {
+    0x010E: "sentence",  # ImageDescription
+    0x010F: "institution",  # Make
+    0x0131: "device_serial",  # Software
+    0x013B: "name",  # Artist
+    0x8298: "name",  # Copyright
+    0xA431: "device_serial",  # BodySerialNumber
+}
 
 
 def plant(data: bytes, subject: Subject) -> Iterator[Planted]:

@@ -23,7 +23,8 @@ from medvec_assets.scorer.planting import Planted, Subject
 
 SUBJECT = re.compile(r"(subject|patient|person|participant|case|donor)[ _]?(id|identifier|uuid|eid)?|eid|mrn", re.I)
 IDENTIFIER = re.compile(
-    r"(submitter|accession|barcode|account|order|note|hadm|stay|visit_occurrence|encounter|specimen)_?(id|number)?", re.I
+    r"(submitter|accession|barcode|account|order|note|hadm|stay|visit_occurrence|encounter|specimen)_?(id|number)?",
+    re.I,
 )
 # Not titles and descriptions: in tables they come out of a dictionary, which nobody types a name into.
 FREE_TEXT = re.compile(r".*(text|comment|remark|reason|history|narrative|impression|value_as_string|note).*", re.I)
