@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_FILES = 200
-OLDEST_TOLD = 89  # years; HIPAA's safe harbour groups all beyond
+OLDEST_TOLD = 90  # years: in HIPAA's safe harbour it stands for all who are older than 89
 DICOM = "application/dicom"
 _DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime")
 _UNREADABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, RuntimeError)
@@ -38,12 +38,12 @@ Run = Callable[[Path, Path], object]
 
 @dataclass(frozen=True)
 class _Facts:
-    """What of one file is compared. `dates` are days by keyword, `references` instance UIDs at any depth."""
+    """What of one file is compared: `references` are instance UIDs by their place at any depth, `dates` days by keyword."""
 
     subject: str
     number: int
     uid: str
-    references: frozenset[str]
+    references: dict[str, str]
     dates: dict[str, date]
     age: int
     has_codes: bool
@@ -64,6 +64,8 @@ def score_folder(in_dir: Path, run: Run, out_dir: Path, seed: bytes) -> Score:
     leaks = searcher.in_folder(out_dir, "out") | searcher.in_text("\n".join(heard), "logs and the report")
     before, after = _facts(planted_dir), _facts(out_dir)
     planted, kinds, places = counted(mint.tokens)
+    resolved, unresolved = _references_kept(before, after)
+    dates, broken = _intervals_kept(before, after)
     return Score(
         seed_digest=mint.seed_digest,
         planted=planted,
@@ -75,10 +77,12 @@ def score_folder(in_dir: Path, run: Run, out_dir: Path, seed: bytes) -> Score:
         quarantined=len(before) - len(after),
         leaks=tuple(sorted(leaks)),
         failure="" if after else "nothing_written",
-        unresolved_uid_references=_unresolved(before, after),
-        intervals_broken=_broken_intervals(before, after),
+        resolved_uid_references=resolved,
+        unresolved_uid_references=unresolved,
+        dates_kept=dates,
+        intervals_broken=broken,
         codes_missing=sum(not one.has_codes for one in after.values()),
-        ages_over_89=sum(one.age > OLDEST_TOLD for one in after.values()),
+        ages_over_90=sum(one.age > OLDEST_TOLD for one in after.values()),
         seconds=time.monotonic() - started,
     )
 
@@ -118,6 +122,8 @@ def _facts(folder: Path) -> dict[int, _Facts]:
 def _read(data: bytes) -> Dataset | None:
     from pydicom import dcmread
 
+    if data[128:132] != b"DICM":
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,22 +140,21 @@ def _of(dataset: Dataset) -> _Facts:
         str(dataset.get("PatientID", "")),
         int(dataset.get("InstanceNumber") or 0),
         str(dataset.get("SOPInstanceUID", "")),
-        frozenset(_references(dataset)),
+        dict(_references(dataset)),
         {keyword: day for keyword in _DATES if (day := _day(dataset.get(keyword))) is not None},
         int(age[:3]) if age.endswith("Y") and age[:3].isdigit() else 0,
         dataset.get("PatientIdentityRemoved") == "YES" and bool(method) and bool(codes) and all(codes),
     )
 
 
-def _references(dataset: Dataset) -> Iterator[str]:
-    """UIDs of instances that are referred to, at any depth; numeric elements that are damaged are not looked at."""
+def _references(dataset: Dataset, above: str = "") -> Iterator[tuple[str, str]]:
+    """(place, UID) of the instances that are referred to, at any depth."""
     for element in dataset:
-        if element.VR != "SQ":
-            continue
-        for item in element.value:
+        for number, item in enumerate(element.value or []) if element.VR == "SQ" else ():
+            place = f"{above}{element.tag}[{number}]"
             if "ReferencedSOPInstanceUID" in item:
-                yield str(item.ReferencedSOPInstanceUID)
-            yield from _references(item)
+                yield place, str(item.ReferencedSOPInstanceUID)
+            yield from _references(item, place)
 
 
 def _day(value: Any) -> date | None:
@@ -162,28 +167,27 @@ def _day(value: Any) -> date | None:
 # ---------------------------------------------------------------- what must still hold
 
 
-def _unresolved(before: dict[int, _Facts], after: dict[int, _Facts]) -> int:
-    """References that led to a file of the same patient that was written too, and lead there no more."""
-    lost = 0
+def _references_kept(before: dict[int, _Facts], after: dict[int, _Facts]) -> tuple[int, int]:
+    """(how many lead where they led, how many do not), of references to a file of the same patient that was written too. One
+    that was removed leads nowhere, and nowhere wrong."""
     target = {(facts.subject, facts.uid): facts.number for facts in before.values()}
-    for number, facts in after.items():
-        wanted = (
-            {target.get((before[number].subject, uid)) for uid in before[number].references}
-            if number in before
-            else set()
-        )
-        lost += sum(
-            after[other].uid not in facts.references for other in wanted if other is not None and other in after
-        )
-    return lost
+    right = wrong = 0
+    for number in before.keys() & after.keys():
+        for place, uid in after[number].references.items():
+            other = target.get((before[number].subject, before[number].references.get(place, "")))
+            if other in after:
+                right += uid == after[other].uid
+                wrong += uid != after[other].uid
+    return right, wrong
 
 
-def _broken_intervals(before: dict[int, _Facts], after: dict[int, _Facts]) -> int:
-    """Dates that moved by other days than most of their patient's did. A date that was removed keeps no interval and breaks
-    none."""
-    moved: dict[str, list[int]] = {}
-    for number, facts in after.items():
-        if number in before:
-            days = (facts.dates[k] - before[number].dates[k] for k in facts.dates.keys() & before[number].dates.keys())
-            moved.setdefault(before[number].subject, []).extend(one.days for one in days)
-    return sum(len(days) - max(Counter(days).values()) for days in moved.values() if days)
+def _intervals_kept(before: dict[int, _Facts], after: dict[int, _Facts]) -> tuple[int, int]:
+    """(dates that moved by as many days as most of their patient's did, dates that did not). One that was removed keeps no
+    interval and breaks none."""
+    moved: dict[str, Counter[int]] = {}
+    for number in before.keys() & after.keys():
+        old, new = before[number].dates, after[number].dates
+        days = ((new[keyword] - old[keyword]).days for keyword in old.keys() & new.keys())
+        moved.setdefault(before[number].subject, Counter()).update(days)
+    right = sum(max(days.values()) for days in moved.values() if days)
+    return right, sum(days.total() for days in moved.values()) - right

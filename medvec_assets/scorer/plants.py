@@ -53,6 +53,7 @@ class Mint:
         self._random = Random(hashlib.sha256(seed).digest())
         self.seed_digest = hashlib.sha256(b"medvec scorer" + seed).hexdigest()[:16]
         self.tokens: list[Token] = []
+        self.copies = 0
         self._families: set[str] = set()
         self._dates = tuple(date(year, 1, 1) + timedelta(days=self._random.randrange(365)) for year in DATE_YEARS)
 
@@ -65,6 +66,11 @@ class Mint:
             return None
         self.remember(kind, place, value, cores)
         return value
+
+    def number(self) -> int:
+        """The next copy's number: no identifier, but the same one is not given twice in a run."""
+        self.copies += 1
+        return self.copies
 
     def remember(self, kind: str, place: str, value: str, cores: tuple[str, ...] = ()) -> None:
         """Note a token that also stands in another place, or that somebody else has formatted."""

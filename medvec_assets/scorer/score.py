@@ -57,16 +57,18 @@ class Score:
     not_plantable: tuple[str, ...] = ()
     failure: str = ""
     """The code of the error that ended the scored run, if one did: nothing is proved then."""
+    resolved_uid_references: int = 0
     unresolved_uid_references: int = 0
+    dates_kept: int = 0
     intervals_broken: int = 0
     codes_missing: int = 0
-    ages_over_89: int = 0
+    ages_over_90: int = 0
     seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
         """No leak, and of files that were written everything that must still hold does."""
-        faults = self.unresolved_uid_references + self.intervals_broken + self.codes_missing + self.ages_over_89
+        faults = self.unresolved_uid_references + self.intervals_broken + self.codes_missing + self.ages_over_90
         return not (self.leaks or self.failure or faults)
 
 

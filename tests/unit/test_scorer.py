@@ -41,7 +41,9 @@ PARTITION = "chest_ct"
 
 def made(spec: DatasetSpec, home: Path) -> Context:
     """The dataset's fixture, listed and made into records."""
-    settings = Settings(home=home, sources={spec.id: str(sample_folder(spec.id))}, pseudonym_key="11" * 32, device="cpu")
+    settings = Settings(
+        home=home, sources={spec.id: str(sample_folder(spec.id))}, pseudonym_key="11" * 32, device="cpu"
+    )
     ctx = Context(settings, Lakehouse.open(settings), "scored")
     for partition in manifest.refresh(ctx, spec).plan["partition"]:
         records.build(ctx, spec, partition)
@@ -140,7 +142,10 @@ RECORDS = "silver/tcia_radiology/records"
 RULES: dict[str, tuple[Callable[[Patch], None], set[tuple[str, str]]]] = {
     "the allow list of terms": (
         allow_list_off,
-        {("CS BodyPartExamined", f"{RECORDS}/partition=chest_ct: column attributes"), ("CS BodyPartExamined", "index entities")},
+        {
+            ("CS BodyPartExamined", f"{RECORDS}/partition=chest_ct: column attributes"),
+            ("CS BodyPartExamined", "index entities"),
+        },
     ),
     "the allow list of elements": (
         whole_header_in_attributes,
@@ -227,7 +232,10 @@ def test_a_catalogue_keeps_its_published_ids_and_neither_subjects_nor_columns_on
 
     monkeypatch.setattr(series_descriptor.MODALITY, "records", talkative)
     shown = leaks(score(catalogue, TCIA_CATALOG, "tcga_lihc", SEED))
-    assert ("manifest row, attribute patient_name", "silver/tcia_catalog/records/partition=tcga_lihc: column attributes") in shown
+    assert (
+        "manifest row, attribute patient_name",
+        "silver/tcia_catalog/records/partition=tcga_lihc: column attributes",
+    ) in shown
 
 
 # ---------------------------------------------------------------- what is kept of it
@@ -264,5 +272,7 @@ def test_a_score_is_kept_and_made_again_only_when_something_moved(pipeline: Pipe
 def test_a_partition_that_was_never_scored_does_not_pass(pipeline: Pipeline) -> None:
     pipeline.list_source(series("1", "lung"))
     pipeline.run()
-    finding = next(one for one in checks.of_records(pipeline.context(), pipeline.spec, "lung") if one.name == "deid_scored")
+    finding = next(
+        one for one in checks.of_records(pipeline.context(), pipeline.spec, "lung") if one.name == "deid_scored"
+    )
     assert not finding.passed and "never scored" in finding.remedy

@@ -21,7 +21,7 @@ from medvec_assets.scorer.planting import Planted, Subject
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-FIRST_INSTANCE = 7_001
+FIRST_INSTANCE = 7_000
 STANDARD_ROOT = "1.2.840.10008."
 ROOM = {
     "AE": 16,
@@ -294,7 +294,7 @@ def _map_uids(dataset: Dataset, subject: Subject) -> None:
     for element in list(dataset.iterall()):
         if element.VR == "UI" and element.value:
             element.value = _mapped(element.value, f"UI {element.keyword or 'private'}", subject)
-    number = len(subject.objects)
+    number = subject.mint.number()
     own = UID(subject.uid(f"instance {number}", "UI SOPInstanceUID"))  # a damaged copy is another instance
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = own
     dataset.InstanceNumber = FIRST_INSTANCE + number
