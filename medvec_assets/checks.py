@@ -6,6 +6,7 @@ Does not belong here: repairing anything, or rules of one modality (those reject
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.partitions import Partition
+from medvec_assets.scorer import scores
 from medvec_assets.stages import embeddings, entities, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
@@ -53,6 +55,7 @@ RECORDS_CHECKS = {
     "counts_add_up": ("Objects = objects in records + quarantined + skipped by rule.", True),
     "license_allowed": ("Every record's licence is one the spec allows.", True),
     "quarantine_share": ("The share of objects in quarantine is under the spec's threshold.", True),
+    "deid_scored": ("No identifier planted in copies of its objects stands in anything that was written.", True),
 }
 EMBEDDINGS_CHECKS = {
     "schema": ("Columns, types and nullability are the declared ones.", True),
@@ -125,6 +128,7 @@ def of_records(ctx: Context, spec: DatasetSpec, partition: str) -> Iterator[Find
     yield Finding("license_allowed", not foreign, remedy, {"licenses_not_allowed": foreign[:MAX_NAMED]})
     threshold = spec.known_bad.get(Partition.parse(partition).cohort, spec.quarantine_threshold)
     yield _share(aside.get("quarantined", 0), objects, threshold)
+    yield _deid_scored(ctx, spec, partition)
 
 
 def of_embeddings(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> Iterator[Finding]:
@@ -267,6 +271,22 @@ def _share(bad: int, total: int, threshold: float) -> Finding:
     )
     numbers = {"quarantined": bad, "objects": total, "share": round(share, 4), "threshold": threshold}
     return Finding("quarantine_share", share <= threshold, remedy, numbers)
+
+
+def _deid_scored(ctx: Context, spec: DatasetSpec, partition: str) -> Finding:
+    """The partition's kept score (scorer.scores). What leaked is named by kind and place, never with what stands around it."""
+    score = scores.latest(ctx, spec, partition)
+    if score is None:
+        return Finding("deid_scored", False, "materialize the records of this partition again: they were never scored")
+    places = json.loads(score["leak_places"])
+    names = ("planted", "kinds", "places", "copies", "records", "leaks", "profile", "seed_digest")
+    numbers = {name: score[name] for name in names}
+    numbers |= {"leaked": places[:MAX_NAMED], "not_plantable": json.loads(score["not_plantable"])}
+    remedy = "mend the rule that let it through and move its version, then materialize the records again: "
+    if score["failure"]:
+        remedy = "the scored copies could not be run, so nothing is proved; mend what ended them: "
+        places = [score["failure"]]
+    return Finding("deid_scored", scores.passed(score), remedy + "; ".join(places[:MAX_NAMED]), numbers)
 
 
 def _records_with_input(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> int:

@@ -23,6 +23,7 @@ from medvec_assets.failures import RETRIES, permanent_or_retry
 from medvec_assets.jobs import build_jobs
 from medvec_assets.modalities import modality
 from medvec_assets.runtime import Runtime
+from medvec_assets.scorer import scores
 from medvec_assets.stages import embeddings, maintain, manifest, records, retire, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.sync import sync_all
@@ -178,6 +179,7 @@ def _records(spec: DatasetSpec, plan: dg.DynamicPartitionsDefinition) -> dg.Asse
 
     def body(ctx: Context, partition: str) -> Iterator[Any]:
         outcome = records.build(ctx, spec, partition)
+        scores.bring_up(ctx, spec, partition)
         yield metadata.of_records(ctx, spec, partition, outcome)
         yield from checks.results(key, checks.of_records(ctx, spec, partition))
 

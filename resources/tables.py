@@ -4,6 +4,7 @@ Belongs here: `TableSpec`s and the functions that name a dataset's tables. Does 
 (lakehouse), or what the values mean for one modality.
 
 JSON columns (`attributes`, `content_digests`, `deid_actions`) hold one object with sorted keys; `{}` when empty.
+`leak_places` and `not_plantable` hold a JSON array of strings.
 """
 
 from __future__ import annotations
@@ -191,6 +192,24 @@ WITHDRAWALS = _schema(
     ("seen_at", _TS),
     ("due_at", _TS),
 )
+DEID_SCORES = _schema(
+    ("dataset", _STR),
+    ("partition", _STR),
+    ("input_digest", _STR),
+    ("seed_digest", _STR),
+    ("profile", _STR),
+    ("planted", _I64),
+    ("kinds", _I64),
+    ("places", _I64),
+    ("copies", _I64),
+    ("records", _I64),
+    ("leaks", _I64),
+    ("leak_places", _STR),
+    ("not_plantable", _STR),
+    ("failure", _STR),
+    ("run_id", _STR),
+    ("scored_at", _TS),
+)
 SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
 
 
@@ -228,6 +247,10 @@ def index_recall() -> TableSpec:
 
 def generations() -> TableSpec:
     return TableSpec("audit/generations", GENERATIONS, ("dataset",), ("generation",))
+
+
+def deid_scores() -> TableSpec:
+    return TableSpec("audit/deid_scores", DEID_SCORES, ("dataset",), ("scored_at",))
 
 
 def suppression() -> TableSpec:

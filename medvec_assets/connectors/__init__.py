@@ -65,6 +65,8 @@ class Connector(Protocol):
 
     An object may be a part of a file (a sample's column of a matrix, a stay's rows of a table; ADR 0013): then its `uri` is
     the file's with a fragment, `read` gives the part's own bytes, and the checksum is theirs.
+
+    One whose rows have no bytes of their own says `is_catalogue = True`: the scorer plants into its rows only.
     """
 
     is_remote: bool

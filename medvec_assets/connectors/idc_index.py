@@ -62,6 +62,7 @@ class IdcIndex:
     """Lists one index file and, where there is one, the list of prior versions that belongs to it."""
 
     is_remote = False
+    is_catalogue = True
 
     def __init__(self, index: Path, prior_versions: Path | None, version: str | None) -> None:
         self._index = index

@@ -36,6 +36,7 @@ AUDIT = (
     tables.index_receipts(),
     tables.index_recall(),
     tables.generations(),
+    tables.deid_scores(),
     tables.suppression(),
 )
 

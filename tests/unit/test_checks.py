@@ -21,6 +21,7 @@ from helpers.tiny_source import series
 
 from medvec_assets import checks
 from medvec_assets.checks import Finding
+from medvec_assets.scorer import scores
 from resources import tables
 from resources.tables import TableSpec
 
@@ -40,6 +41,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         pipeline = Pipeline(tmp_path_factory.mktemp("template"), encoders)
         pipeline.list_source(*ROWS)
         pipeline.run()
+        for partition in (LUNG, LIVER):
+            scores.bring_up(pipeline.context(), pipeline.spec, partition)
         yield pipeline
 
 

@@ -26,6 +26,7 @@ FIRST_FLOOR = (
     "provenance",
     "json_columns",
     "stages",
+    "scorer",
     "query",
 )
 OWNERS = {
