@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from pydicom import dcmread
+
 from standins.scripted import Answer, Request, Scripted
 
 LICENSES = {
