@@ -1,6 +1,7 @@
 """1000 Genomes: do near vectors share an ancestry, and what decode and encode cost beside bare library loops.
 
-    medvec run --dataset kgp_genotypes && python -m bench.genotypes [--rounds N] [--json]
+    medvec run --dataset kgp_genotypes
+    OPENBLAS_NUM_THREADS=1 python -m bench.genotypes [--rounds N] [--json]
 
 Neighbours are exact, over the vectors of the lake at MEDVEC_HOME. p@k: the share of a sample's k nearest others that have
 its label, averaged; chance: that of any two samples. Sex is the negative control: no site is on a sex chromosome. The axes
