@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from resources.errors import ObjectRejected
 
+_last_distinct: list[pl.Series] = []
 Quantity = Literal["counts", "tpm", "intensity"]
 GDC_COLUMNS = (
     "gene_id",
@@ -138,7 +139,7 @@ def _gdc(data: bytes, header: list[str], comments: list[str], start: int, wanted
     _check_delimiters(data, start, len(header))
     types: dict[str, type[pl.DataType]] = {"unstranded": pl.Int64, "tpm_unstranded": pl.Float64}
     types = {"gene_id": pl.String} | {name: types[name] for name in columns.values()}
-    rows = _rows(data, len(comments), types)
+    rows = _rows(data, len(comments), types, None)
     rows = rows.filter(~rows["gene_id"].str.starts_with("N_").fill_null(False))
     if rows.is_empty() or not rows["gene_id"].str.starts_with("ENS").fill_null(False).all():
         raise refused("shifted_columns")
@@ -155,7 +156,7 @@ def _gdc(data: bytes, header: list[str], comments: list[str], start: int, wanted
 
 def _sample(data: bytes, comments: list[str], start: int) -> SampleTable:
     _check_delimiters(data, start, len(SAMPLE_COLUMNS))
-    rows = _rows(data, len(comments), {"feature_id": pl.String, "value": pl.Float64})
+    rows = _rows(data, len(comments), {"feature_id": pl.String, "value": pl.Float64}, NOT_MEASURED)
     if rows["feature_id"].has_nulls():
         raise refused("shifted_columns")
     values = rows["value"].to_numpy().astype(np.float64)
@@ -196,7 +197,9 @@ def _check_delimiters(data: bytes, start: int, columns: int) -> None:
         raise refused("shifted_columns")
 
 
-def _rows(data: bytes, comments: int, types: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def _rows(
+    data: bytes, comments: int, types: dict[str, type[pl.DataType]], not_measured: list[str] | None
+) -> pl.DataFrame:
     try:
         return pl.read_csv(
             data,
@@ -204,7 +207,7 @@ def _rows(data: bytes, comments: int, types: dict[str, type[pl.DataType]]) -> pl
             separator="\t",
             columns=list(types),
             schema_overrides=types,
-            null_values=NOT_MEASURED,
+            null_values=not_measured,
             quote_char=None,
         )
     except pl.exceptions.PolarsError:
@@ -212,6 +215,12 @@ def _rows(data: bytes, comments: int, types: dict[str, type[pl.DataType]]) -> pl
 
 
 def _distinct(features: pl.Series) -> pl.Series:
+    """`features`, or the equal series of the sample before: GDC's all have the same, and comparing takes .2 ms of their 60,660
+    where looking for repeated ones takes 2."""
+    for known in _last_distinct:
+        if known.equals(features):
+            return known
     if features.n_unique() != features.len():
         raise refused("duplicate_genes")
+    _last_distinct[:] = [features]  # one assignment: threads see the old one or the new one
     return features
