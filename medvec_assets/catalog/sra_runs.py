@@ -25,7 +25,7 @@ SRA_RUNS = DatasetSpec(
     freshness=Freshness(max_age=timedelta(days=45), observe_cron="15 5 * * 1"),
     owners=("team:genomics",),
     index_attributes=("platform", "layout", "read_length", "reads_used", "gc_share"),
-    # Of the sample's 32 objects a quarter is broken by design, and one run has a dbGaP consent.
+    # Of the sample's 37 objects 8 are broken by design, and one run has a dbGaP consent.
     quarantine_threshold=0.5,
     sample="synthetic",
 )

@@ -78,8 +78,9 @@ class Connector(Protocol):
 
     def listings(self, previous: pl.DataFrame) -> Iterator[Listing]:
         """Everything published now, in pieces. `previous` holds the last manifest's
-        (object_id, uri, size_bytes, checksum, checksum_kind, subject_ref, record_ref, attributes), possibly empty,
-        so that an object that has not changed is not read again."""
+        (object_id, uri, size_bytes, checksum, checksum_kind, subject_ref, record_ref, attributes, removed_in_version),
+        possibly empty, so that an object that has not changed is not read again. Removed objects are in it too: what is
+        listed from `previous` alone must not bring one back."""
         ...
 
     def read(self, uri: str, *, max_bytes: int) -> bytes:

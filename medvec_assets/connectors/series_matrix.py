@@ -37,7 +37,7 @@ from resources.errors import ObjectRejected
 
 SAMPLE = re.compile(r"GSM[0-9]+")
 SERIES = re.compile(r"GSE[0-9]+")
-BLOCK_BYTES = 8 << 20  # of rows in memory at a time, at least; at most 256 MB
+BLOCK_BYTES = 8 << 20  # of rows in memory at a time, at least; at most 64 MB, which take 1 GB as columns
 BLOCK_ROWS = 1_000  # of a wide table: each block costs a chunk a column, which reading one column must look up
 MAX_HEADER_BYTES = 512 << 20  # 50 lines of 200 bytes for each of 50,000 samples
 TABLE, SAMPLES, BROKEN = "table.parquet", "samples.json", "broken.json"
@@ -305,7 +305,7 @@ def _batches(lines: BinaryIO, samples: int) -> Iterator[Any]:
         return "skip"
 
     names = [str(number) for number in range(samples + 1)]
-    block_bytes = min(max(BLOCK_BYTES, 10 * samples * BLOCK_ROWS), 256 << 20)
+    block_bytes = min(max(BLOCK_BYTES, 10 * samples * BLOCK_ROWS), 64 << 20)
     try:
         reader = csv.open_csv(
             lines,

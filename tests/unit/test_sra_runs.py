@@ -14,13 +14,18 @@ import polars as pl
 import pytest
 from standins.ncbi import RATE_LIMITED, Ncbi, mirrored_runs, serving
 
+from medvec_assets.catalog import CATALOG
+from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import LISTING, Connector, Listing, eutils, open_connector, sra_places, sra_runs
 from medvec_assets.connectors.sra_metadata import HEADER, Run, runs
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities.sequencing import MODALITY
+from medvec_assets.stages import manifest, records
+from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import validated
-from resources import http_source
+from resources import http_source, tables
 from resources.errors import ObjectRejected, SourceError, SourceUnavailable
+from resources.lakehouse import Lakehouse
 from resources.object_store import ObjectStore
 from resources.settings import Settings
 
@@ -57,10 +62,10 @@ def listed(found: Connector, previous: pl.DataFrame = NOTHING) -> tuple[pl.DataF
 
 def recorded(frame: pl.DataFrame, found: Connector) -> tuple[pl.DataFrame, dict[str, str]]:
     allowed = frame.filter(pl.col("license") == sra_runs.LICENSE)
-    records, refused = MODALITY.records(
+    made, refused = MODALITY.records(
         allowed, lambda uri: found.read(uri, max_bytes=1 << 24), Pseudonyms(b"k" * 32, "sra")
     )
-    return records.sort("record_id"), {one.object_id: one.code for one in refused}
+    return made.sort("record_id"), {one.object_id: one.code for one in refused}
 
 
 @pytest.fixture
@@ -91,8 +96,8 @@ def test_folder_and_service_give_the_same_records(ncbi: Ncbi, tmp_path: Path) ->
     for web in (by_name, by_xml):
         frame, rejected = listed(web)
         assert set(rejected) == {ARCHIVED} and validated(Listing(frame))[1] == []
-        records, codes = recorded(frame, web)
-        assert records.select(same).equals(expected.select(same))
+        made, codes = recorded(frame, web)
+        assert made.select(same).equals(expected.select(same))
         assert sorted(codes.values()) == sorted(refused.values())
     assert {"md5"} == set(listed(by_xml)[0].filter(pl.col("access_tier") == "open")["checksum_kind"])
 
@@ -193,8 +198,8 @@ def test_of_a_large_file_the_head_is_an_object(mirror: Path, tmp_path: Path, mon
     data = found.read(row["uri"], max_bytes=1 << 20)
     assert row["uri"].endswith("#bytes=0-7999") and len(data) == row["size_bytes"] == 8_000
     assert row["checksum"] == hashlib.sha256(data).hexdigest()
-    records, _ = recorded(pl.DataFrame([row], schema=LISTING), found)
-    assert 100 <= json.loads(records["attributes"][0])["reads_used"] < 400
+    made, _ = recorded(pl.DataFrame([row], schema=LISTING), found)
+    assert 100 <= json.loads(made["attributes"][0])["reads_used"] < 400
     with pytest.raises(ObjectRejected, match="more bytes"):
         found.read(row["uri"], max_bytes=10)
 
@@ -223,6 +228,40 @@ def test_bytes_that_are_not_the_published_ones_are_found_out(ncbi: Ncbi, tmp_pat
     ncbi.world.reads[path] = ncbi.world.reads["SRR900000004/SRR900000004.fastq.gz"]
     digest = hashlib.md5(web.read(row["uri"], max_bytes=1 << 20), usedforsecurity=False).hexdigest()
     assert row["checksum_kind"] == "md5" and digest != row["checksum"]  # what the records stage compares
+
+
+def test_through_the_stages_bad_bytes_are_quarantined_and_withdrawn_runs_dated(ncbi: Ncbi, tmp_path: Path) -> None:
+    spec = next(one for one in CATALOG if one.id == "sra_runs")
+    chosen = Settings(home=tmp_path, sources={"sra_runs": ncbi.source(STUDIES)}, pseudonym_key="11" * 32, device="cpu")
+    ctx = Context(chosen, Lakehouse.open(chosen), "first")
+    plan = manifest.refresh(ctx, spec).plan["partition"].to_list()
+    assert plan == ["srp900000001", "srp900000002"]
+    good = ncbi.world.reads["SRR900000003/SRR900000003.fastq.gz"]
+    ncbi.world.reads["SRR900000003/SRR900000003.fastq.gz"] = ncbi.world.reads["SRR900000004/SRR900000004.fastq.gz"]
+    records.build(ctx, spec, plan[0])
+    assert quarantined(ctx, spec)["SRR900000003_1"] == "checksum_mismatch"
+    ncbi.world.reads["SRR900000003/SRR900000003.fastq.gz"] = good
+    asked = len(ncbi.asked("/reads/"))
+
+    ncbi.world.runs = [row for row in ncbi.world.runs if row["Run"] != "SRR900000002"]
+    ctx = Context(chosen, Lakehouse.open(chosen), "second")
+    refreshed = manifest.refresh(ctx, spec)
+    assert refreshed.changed_partitions == ("srp900000001",)
+    records.build(ctx, spec, plan[0])
+    rows = ctx.lake.snapshot(tables.manifest(spec.id)).read()  # type: ignore[union-attr]
+    removed = rows.filter(pl.col("removed_in_version").is_not_null())
+    assert removed.select("object_id", "removed_in_version").rows() == [("SRR900000002_1", refreshed.upstream_version)]
+    made = ctx.lake.snapshot(tables.records(spec.id)).read()["record_id"].to_list()  # type: ignore[union-attr]
+    assert "SRR900000002" not in made and "SRR900000003" in made
+    assert "SRR900000003_1" not in quarantined(ctx, spec)
+    # Only what had been wrong was fetched: the rest is landed.
+    assert {one.path for one in ncbi.asked("/reads/")[asked:]} == {"/reads/SRR900000003/SRR900000003.fastq.gz"}
+
+
+def quarantined(ctx: Context, spec: DatasetSpec) -> dict[str, str]:
+    snapshot = ctx.lake.snapshot(tables.quarantine(spec.id))
+    assert snapshot is not None
+    return dict(snapshot.read(["object_id", "code"]).rows())
 
 
 def test_a_run_without_reads_says_where_to_put_them(mirror: Path, tmp_path: Path) -> None:
