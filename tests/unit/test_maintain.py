@@ -20,6 +20,7 @@ from helpers.tiny_source import series
 from typer.testing import CliRunner
 
 from medvec_assets import cli
+from medvec_assets.cli import pipeline as pipeline_commands
 from medvec_assets.definitions import build_defs
 from medvec_assets.stages import embeddings, maintain, manifest, records, vectors
 from medvec_assets.stages.maintain import Maintained, TableUpkeep
@@ -245,8 +246,8 @@ def test_the_command_tells_what_it_did_and_refuses_what_it_must(
     def stages() -> Iterator[Any]:
         yield filled.context()
 
-    monkeypatch.setattr(cli, "_stages", stages)
-    monkeypatch.setattr(cli, "_specs", lambda _: [filled.spec])
+    monkeypatch.setattr(pipeline_commands, "stages", stages)
+    monkeypatch.setattr(pipeline_commands, "specs_of", lambda _: [filled.spec])
     done = CliRunner().invoke(cli.app, ["maintain", "--json"], catch_exceptions=False)
     report = json.loads(done.stdout)
     assert set(report) == {"tables", "compacted", "staged_removed"} and done.exit_code == 0

@@ -1,0 +1,94 @@
+"""Commands that answer a question and change nothing.
+
+Belongs here: search, lineage, count, status, doctor. Does not belong here: any work.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from medvec_assets import printing
+from medvec_assets.catalog import dataset
+from medvec_assets.cli.shared import AsJson, Datasets, Space, app, settings_here, show, specs_of
+
+
+@app.command()
+def search(
+    text: str,
+    datasets: Datasets = None,
+    space: Space = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find records by a text, each with where it came from."""
+    from medvec_assets.query.search import SearchEngine, SearchRequest
+    from resources.lakehouse import Lakehouse
+    from resources.vector_index import open_index
+
+    settings = settings_here()
+    request = SearchRequest(
+        text=text, datasets=tuple(datasets or ()), space=space, cohorts=tuple(cohort or ()), limit=limit
+    )
+    with open_index(settings) as index:
+        hits = [asdict(hit) for hit in SearchEngine(settings, Lakehouse.open(settings), index).search(request)]
+    show({"hits": hits}, as_json, printing.hits)
+
+
+@app.command()
+def lineage(vector_id: str, as_json: AsJson = False) -> None:
+    """Walk a vector back to its source: embedding, record, objects, release, commits, runs."""
+    from medvec_assets.query.lineage import lineage as walk
+    from resources.lakehouse import Lakehouse
+
+    settings = settings_here()
+    show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, printing.lineage)
+
+
+@app.command()
+def count(
+    dataset_id: Annotated[str, typer.Argument(metavar="DATASET")],
+    by: Annotated[list[str], typer.Option(help="Cohort, modality, license or an attribute; may be given again.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count subjects, as may leave an enclave: small counts, and what would tell them, are not shown."""
+    from medvec_assets.query.published import require_visible
+    from medvec_assets.query.small_cells import counts
+    from resources.lakehouse import Lakehouse
+
+    spec, settings = dataset(dataset_id), settings_here()
+    require_visible(spec, settings)
+    found = counts(Lakehouse.open(settings), spec, by)
+    answer = {"dataset": spec.id, "by": by, "smallest_count": spec.smallest_count, "counts": found.to_dicts()}
+    show(answer, as_json, printing.counts)
+
+
+@app.command()
+def status(datasets: Datasets = None, as_json: AsJson = False) -> None:
+    """Say what is broken or stale right now: how many, which, and the command that mends it. Exit 1 if anything is."""
+    from medvec_assets import runner
+    from medvec_assets import status as module
+    from medvec_assets.runtime import Runtime
+
+    settings = settings_here()
+    runtime, run_id = Runtime(settings), f"cli-{uuid.uuid4()}"
+    with runner.operators_instance(settings) as instance:
+        found = module.of_datasets(runtime, specs_of(datasets), instance, run_id)
+    show(module.as_json(found), as_json, printing.status)
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Try every part of the installation and say what to do about what does not answer. Exit 1 if any fails."""
+    from medvec_assets.doctor import examine
+
+    report = examine(settings_here())
+    show(report, as_json, printing.doctor)
+    if not report["ok"]:
+        raise typer.Exit(1)
