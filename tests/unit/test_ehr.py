@@ -22,7 +22,7 @@ from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities import RECORD_FRAME, Rejected
 from medvec_assets.modalities.ehr import MODALITY, mimic, omop
 from medvec_assets.modalities.ehr.bag import FEATURES, GRID, code_counts
-from medvec_assets.modalities.ehr.rows import EVENTS, age_band, rows_of
+from medvec_assets.modalities.ehr.rows import EVENTS, age_band, events_of, rows_of
 from resources import encoders
 from resources.encoders.cards import fitted, read_card
 from resources.encoders.projection import Projection
@@ -68,7 +68,7 @@ def records(*parts: bytes) -> tuple[pl.DataFrame, list[Rejected]]:
 
 
 def codes(*rows: tuple[str, dict[str, str]]) -> list[str]:
-    return mimic.events(rows_of([part(*rows)], mimic.COLUMNS))["code"].to_list()
+    return events_of(rows_of([part(*rows)], mimic.COLUMNS), mimic.kinds(), mimic.YEARS)["code"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,24 @@ def test_other_rows_become_the_events_they_are() -> None:
 def test_events_are_meds(tmp_path: Path, dataset: str, name: str, layout: Any) -> None:
     connector = open_connector(name, Settings(home=tmp_path, pseudonym_key="11" * 32), dataset)
     uris = next(iter(connector.listings(pl.DataFrame()))).objects["uri"]
-    found = layout.events(rows_of([connector.read(uri, max_bytes=1 << 20) for uri in uris], layout.COLUMNS))
+    rows = rows_of([connector.read(uri, max_bytes=1 << 20) for uri in uris], layout.COLUMNS)
+    found = events_of(rows, layout.kinds(), layout.YEARS)
     assert found.schema == pl.Schema(EVENTS) and found.height > 500
     events = found.select(pl.col("part").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value")
     table = events.sort("subject_id", "time").to_arrow()
     meds.DataSchema.align(table)
+
+
+def test_a_rare_table_among_many_rows_is_read_too() -> None:
+    """Text functions of polars 2.1 panic over pieces of which one has no row of this table."""
+    lab = part(*[("labevents", LAB | {"itemid": str(i), "valueuom": "mg/dL" * 20}) for i in range(500)])
+    parts = [lab] * 10 + [part(("diagnoses_icd", STAY["diagnoses_icd"]))]
+    rows = pl.concat(
+        [rows_of([one], mimic.COLUMNS).with_columns(part=pl.lit(i, pl.UInt32)) for i, one in enumerate(parts)]
+    )
+    assert rows.n_chunks() > 1
+    found = events_of(rows, mimic.kinds(), mimic.YEARS)
+    assert found.filter(pl.col("part") == 10)["code"].to_list() == ["ICD10CM//E11.9"]
 
 
 # ---------------------------------------------------------------- what makes a stay unfit

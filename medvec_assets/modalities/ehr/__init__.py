@@ -25,7 +25,7 @@ from medvec_assets.json_columns import json_objects
 from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
 from medvec_assets.modalities.ehr import mimic, omop
 from medvec_assets.modalities.ehr.bag import INPUT_VERSION, code_counts
-from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, rows_of
+from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, codes_of, events_of, rows_of
 from resources.errors import ObjectRejected
 
 PIECE = 512  # parts at a time: 150,000 rows of a hospital's stays, some 200 MB
@@ -108,7 +108,7 @@ class Ehr:
         inputs: list[NDArray[np.float32] | str | Rejected] = []
         for piece in records.iter_slices(PIECE):
             found, refused = _read_all(piece["record_id"], piece["object_uris"].list.first(), read)
-            features = iter(_understood([data for data in found if data is not None])[1])
+            features = iter(_features([data for data in found if data is not None]))
             reasons = iter(refused)
             for data, name, digests in zip(found, piece["record_id"], piece["content_digests"], strict=True):
                 inputs.append(next(reasons) if data is None else _checked(next(features), name, digests, space))
@@ -128,7 +128,7 @@ def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list
     for name, uri in zip(names, uris, strict=True):
         try:
             data = read(uri)
-            if REPLACEMENT in data:
+            if not data.isascii() and REPLACEMENT in data:
                 raise ObjectRejected("not UTF-8", code="wrong_encoding", remedy=_REMEDIES["wrong_encoding"])
             found.append(data)
         except ObjectRejected as refusal:
@@ -137,15 +137,26 @@ def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list
     return found, refused
 
 
+def _layout(parts: Sequence[bytes]) -> Any:
+    """The module that knows the parts' columns; a dataset's parts are of one layout."""
+    return omop if parts and PERSON in parts[0] else mimic
+
+
+def _features(parts: Sequence[bytes]) -> NDArray[np.float32]:
+    """The features of each part, in order."""
+    layout = _layout(parts)
+    return code_counts(codes_of(rows_of(parts, layout.CODE_COLUMNS), layout.kinds()), len(parts))
+
+
 def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.float32]]:
     """What may be said of each part (flaw, sex, age, kind, span, text, events, dates) and its features, in order."""
-    layout: Any = omop if parts and PERSON in parts[0] else mimic  # a dataset's parts are of one layout
+    layout = _layout(parts)
     rows = rows_of(parts, layout.COLUMNS)
-    events = layout.events(rows)
-    facts = layout.facts(rows, len(parts))
+    events = events_of(rows, layout.kinds(), layout.YEARS)
     counted = events.group_by("part").agg(
         events=pl.len(), dates=pl.col("time").count(), wrong=pl.col("flaw").drop_nulls().min()
     )
+    facts = layout.facts(rows, len(parts))
     told = facts.join(counted, on="part", how="left", maintain_order="left").with_columns(
         pl.coalesce("wrong", "flaw", pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))).alias("flaw")
     )

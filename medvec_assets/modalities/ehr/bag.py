@@ -23,14 +23,15 @@ INPUT_VERSION = "codes-1"
 def code_counts(events: pl.DataFrame, parts: int) -> NDArray[np.float32]:
     """float32 [parts, FEATURES] of events (UInt32 `part` below `parts`, String `code`): the sum over a part's distinct
     codes of sign(code) * log1p(occurrences), at the code's place."""
-    counts = events.group_by("part", "code").len("occurrences")
-    codes = counts["code"].unique()
+    codes = events["code"].unique()
     hashed = [_place(code) for code in codes]
     places = pl.DataFrame(
         {"code": codes, "place": [place for place, _ in hashed], "sign": [sign for _, sign in hashed]},
         schema={"code": pl.String(), "place": pl.Int64(), "sign": pl.Int64()},
-    )
-    placed = counts.join(places, on="code")
+    ).with_row_index("number")
+    # Counted by number: grouping by the texts themselves takes three times as long.
+    numbered = events.select("part", "code").join(places.select("code", "number"), on="code")
+    placed = numbered.group_by("part", "number").len("occurrences").join(places, on="number")
     steps = np.rint(np.log1p(placed["occurrences"].to_numpy()) * GRID).astype(np.int64)  # then whole numbers only
     found = np.zeros((parts, FEATURES), np.int64)
     np.add.at(found, (placed["part"].to_numpy(), placed["place"].to_numpy()), placed["sign"].to_numpy() * steps)

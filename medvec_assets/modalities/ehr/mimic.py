@@ -14,35 +14,38 @@ from __future__ import annotations
 
 import polars as pl
 
-from medvec_assets.modalities.ehr.rows import EVENTS, OLDEST_SHOWN, impossible, moment, number, range_class, summary
+from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, Kind, moment, range_class, summary, table_of
 
-COLUMNS = (
-    "admittime",
+CODE_COLUMNS = (
+    "admission_type",
     "dischtime",
     "deathtime",
-    "admission_type",
-    "gender",
-    "anchor_age",
-    "anchor_year",
-    "seq_num",
     "icd_code",
     "icd_version",
-    "long_title",
-    "chartdate",
-    "starttime",
-    "drug_type",
     "drug",
     "route",
     "itemid",
-    "charttime",
     "valuenum",
     "valueuom",
     "ref_range_lower",
     "ref_range_upper",
     "eventtype",
     "careunit",
-    "intime",
     "first_careunit",
+)
+"""All that codes are made of."""
+COLUMNS = (
+    *CODE_COLUMNS,
+    "admittime",
+    "gender",
+    "anchor_age",
+    "anchor_year",
+    "seq_num",
+    "long_title",
+    "chartdate",
+    "starttime",
+    "charttime",
+    "intime",
 )
 YEARS = (2100, 2250)  # of shifted dates; one before them was not shifted, and must not be kept
 MAX_AGE = 130  # of a subject with the anchor age 91, some years on
@@ -51,84 +54,59 @@ _LOS_DAYS = (1, 3, 7, 14, 30)
 _LOS_NAMES = ("0-1", "2-3", "4-7", "8-14", "15-30", "31+")
 
 
-def events(rows: pl.DataFrame) -> pl.DataFrame:
-    """EVENTS of every row that is one."""
-    tables = {str(name): frame for (name,), frame in rows.partition_by("table", as_dict=True).items()}
-    made = [_made(tables[name], *kind) for name, kinds in _kinds().items() if name in tables for kind in kinds]
-    found = pl.concat(made) if made else pl.DataFrame(schema=EVENTS)
-    return found.drop_nulls("code")
-
-
-def _kinds() -> dict[str, list[tuple[pl.Expr, str | None, str | None]]]:
-    """table -> (code, column of the time, column of the number) of the events that a row of it is."""
-    icd = pl.col("icd_code").str.strip_chars().str.to_uppercase()
-    first3, rest = icd.str.head(3), icd.str.slice(3)
-    external = icd.str.starts_with("E") & (pl.col("icd_version") == "9")
-    dotted = pl.concat_str(
-        pl.when(external).then(icd.str.head(4)).otherwise(first3),
-        pl.lit("."),
-        icd.str.slice(pl.when(external).then(4).otherwise(3)),
-    )
-    diagnosis = pl.when(pl.when(external).then(icd.str.slice(4)).otherwise(rest) == "").then(icd).otherwise(dotted)
-    procedure = (
-        pl.when(pl.col("icd_version") == "9")
-        .then(pl.concat_str(icd.str.head(2), pl.lit("."), icd.str.slice(2)))
-        .otherwise(icd)
-    )
-    is_nine = pl.col("icd_version") == "9"
-    drug = pl.col("drug").str.strip_chars().str.to_lowercase()
+def kinds() -> list[Kind]:
+    """Every kind of event that a stay's rows are."""
     unit = pl.col("valueuom").str.strip_chars().fill_null("UNK")
-    lab = pl.format("LAB//{}//{}{}", "itemid", unit, range_class("valuenum", "ref_range_lower", "ref_range_upper"))
-    return {
-        "admissions": [
-            (pl.format("ADMISSION//{}", "admission_type"), "admittime", None),
-            (pl.when(pl.col("dischtime").is_not_null()).then(pl.lit("DISCHARGE")), "dischtime", None),
-            (pl.when(pl.col("deathtime").is_not_null()).then(pl.lit("MEDS_DEATH")), "deathtime", None),
-        ],
-        "diagnoses_icd": [
-            (
-                pl.format("{}//{}", pl.when(is_nine).then(pl.lit("ICD9CM")).otherwise(pl.lit("ICD10CM")), diagnosis),
-                None,
-                None,
-            )
-        ],
-        "procedures_icd": [
-            (
-                pl.format("{}//{}", pl.when(is_nine).then(pl.lit("ICD9Proc")).otherwise(pl.lit("ICD10PCS")), procedure),
-                "chartdate",
-                None,
-            )
-        ],
-        "prescriptions": [(pl.format("DRUG//{}//{}", drug, pl.col("route").fill_null("UNK")), "starttime", None)],
-        "labevents": [(lab, "charttime", "valuenum")],
-        "transfers": [(pl.format("TRANSFER//{}", pl.coalesce("careunit", "eventtype")), "intime", None)],
-        "icustays": [(pl.format("ICU//{}", "first_careunit"), "intime", None)],
-    }
+    bounds = ("ref_range_lower", "ref_range_upper")
+    lab = pl.format("LAB//{}//{}{}", "itemid", unit, range_class("valuenum", *bounds))
+    drug = pl.col("drug").str.strip_chars().str.to_lowercase()
+    return [
+        Kind("admissions", pl.format("ADMISSION//{}", "admission_type"), "admittime"),
+        Kind("admissions", _where("dischtime", "DISCHARGE"), "dischtime"),
+        Kind("admissions", _where("deathtime", "MEDS_DEATH"), "deathtime"),
+        Kind("diagnoses_icd", pl.format("{}//{}", _by_version("ICD9CM", "ICD10CM"), _diagnosis())),
+        Kind("procedures_icd", pl.format("{}//{}", _by_version("ICD9Proc", "ICD10PCS"), _procedure()), "chartdate"),
+        Kind("prescriptions", pl.format("DRUG//{}//{}", drug, pl.col("route").fill_null("UNK")), "starttime"),
+        Kind("labevents", lab, "charttime", "valuenum", bounds),
+        Kind("transfers", pl.format("TRANSFER//{}", pl.coalesce("careunit", "eventtype")), "intime"),
+        Kind("icustays", pl.format("ICU//{}", "first_careunit"), "intime"),
+    ]
 
 
-def _made(table: pl.DataFrame, code: pl.Expr, time: str | None, value: str | None) -> pl.DataFrame:
-    nothing = pl.lit(None, pl.String)
-    flaw = nothing
-    if time is not None:
-        flaw = pl.when(impossible(time, *YEARS)).then(pl.lit("impossible_date"))
-    if value is not None:
-        bad = pl.col(value).is_not_null() & number(value).is_null()
-        flaw = pl.when(bad).then(pl.lit("bad_number")).otherwise(flaw)
-    return table.select(
-        "part",
-        time=moment(time) if time is not None else pl.lit(None, pl.Datetime("us")),
-        code=code,
-        numeric_value=(number(value) if value is not None else pl.lit(None)).cast(pl.Float32),
-        flaw=flaw,
-    )
+def _where(column: str, code: str) -> pl.Expr:
+    return pl.when(pl.col(column).is_not_null()).then(pl.lit(code))
+
+
+_IS_NINE = pl.col("icd_version") == "9"
+_ICD = pl.col("icd_code").str.strip_chars().str.to_uppercase()
+
+
+def _by_version(nine: str, ten: str) -> pl.Expr:
+    return pl.when(_IS_NINE).then(pl.lit(nine)).otherwise(pl.lit(ten))
+
+
+def _diagnosis() -> pl.Expr:
+    """The point after three characters, after four of an external cause of ICD-9 (E885.9)."""
+    return pl.when(_IS_NINE & _ICD.str.starts_with("E")).then(_pointed(4)).otherwise(_pointed(3))
+
+
+def _procedure() -> pl.Expr:
+    """The point after two digits in ICD-9; none in ICD-10-PCS."""
+    return pl.when(_IS_NINE).then(_pointed(2)).otherwise(_ICD)
+
+
+def _pointed(places: int) -> pl.Expr:
+    """With a point after so many characters, if any follow."""
+    return _ICD.str.replace(f"^(.{{{places}}})(.+)$", "${1}.${2}")
 
 
 def facts(rows: pl.DataFrame, parts: int) -> pl.DataFrame:
     """A row for each part: its flaw or null, and what may be said of it: sex, age (years), kind, span, text."""
     found = pl.DataFrame({"part": pl.Series(range(parts), dtype=pl.UInt32())})
-    for name, columns in (("admissions", _stay()), ("patients", _patient())):
-        table = rows.filter(pl.col("table") == name)
-        found = found.join(table.group_by("part").agg(**columns), on="part", how="left", maintain_order="left")
+    for name, told in (("admissions", _stay()), ("patients", _patient())):
+        columns = {column for one in told.values() for column in one.meta.root_names()}
+        table = table_of(rows, name, *sorted(columns))
+        found = found.join(table.group_by("part").agg(**told), on="part", how="left", maintain_order="left")
     year_apart = pl.col("admitted").dt.year() - pl.col("anchor_year")
     # Who was over 89 once stays so: the anchor age says no more than that.
     age = (
@@ -190,7 +168,7 @@ def _text(rows: pl.DataFrame) -> pl.DataFrame:
     told = {}
     for name, limit in (("diagnoses_icd", DIAGNOSES_TOLD), ("procedures_icd", PROCEDURES_TOLD)):
         order = pl.col("seq_num").cast(pl.Int64, strict=False)
-        table = rows.filter(pl.col("table") == name).sort("part", order, "icd_code")
+        table = table_of(rows, name, "seq_num", "icd_code", "long_title").sort("part", order, "icd_code")
         told[name] = summary(table.select("part", title="long_title"), limit)
     both = told["diagnoses_icd"].join(told["procedures_icd"], on="part", how="full", coalesce=True, suffix="_done")
     told_of = (pl.format("Diagnoses: {}.", "text"), pl.format("Procedures: {}.", "text_done"))

@@ -13,19 +13,26 @@ from __future__ import annotations
 
 import polars as pl
 
-from medvec_assets.modalities.ehr.rows import EVENTS, impossible, moment, number, range_class, summary
+from medvec_assets.modalities.ehr.rows import Kind, moment, range_class, summary, table_of
 
-_NAMED = ("gender", "sex", "visit", "condition", "drug_concept", "measured", "unit")
+_CODED = ("visit", "condition", "drug_concept", "measured")
+CODE_COLUMNS = (
+    *(f"{name}_{part}" for name in _CODED for part in ("vocabulary", "code", "name")),
+    "unit_code",
+    "value_as_number",
+    "range_low",
+    "range_high",
+)
+"""All that codes are made of."""
 COLUMNS = (
-    *(f"{name}_{part}" for name in _NAMED for part in ("vocabulary", "code", "name")),
+    *CODE_COLUMNS,
+    "gender_name",
+    "sex_name",
     "year_of_birth",
     "visit_start_date",
     "condition_start_date",
     "drug_exposure_start_date",
     "measurement_date",
-    "value_as_number",
-    "range_low",
-    "range_high",
 )
 YEARS = (1900, 2100)
 MAX_AGE = 130
@@ -40,44 +47,34 @@ _TABLES = {
 }
 
 
-def events(rows: pl.DataFrame) -> pl.DataFrame:
-    """EVENTS of every row that is one."""
-    born = rows.filter(pl.col("table") == "person").group_by("part").agg(born=_year_of_birth().first())
-    made = [pl.DataFrame(schema=EVENTS)]
-    for name, (concept, date) in _TABLES.items():
-        table = rows.filter(pl.col("table") == name).join(born, on="part", how="left")
-        made.append(_made(table, name, concept, date))
-    return pl.concat(made).drop_nulls("code")
+def kinds() -> list[Kind]:
+    """Every kind of event that a person's rows are."""
+    unit = pl.col("unit_code").fill_null("UNK")
+    bounds = ("range_low", "range_high")
+    result = pl.format("//{}{}", unit, range_class("value_as_number", *bounds))
+    concept, date = _TABLES["measurement"]
+    plain = [Kind(name, _code(one), day) for name, (one, day) in _TABLES.items() if name != "measurement"]
+    return [*plain, Kind("measurement", _code(concept, result), date, "value_as_number", bounds)]
 
 
-def _made(table: pl.DataFrame, name: str, concept: str, date: str) -> pl.DataFrame:
-    code = pl.format("{}//{}", f"{concept}_vocabulary", f"{concept}_code")
-    value = pl.lit(None, pl.Float32)
-    if name == "measurement":
-        unit = pl.col("unit_code").fill_null("UNK")
-        code = pl.format("{}//{}{}", code, unit, range_class("value_as_number", "range_low", "range_high"))
-        value = number("value_as_number").cast(pl.Float32)
-    before_birth = moment(date).dt.year() < pl.col("born")
-    wrong = pl.col(date).is_null() | impossible(date, *YEARS) | before_birth.fill_null(False)
-    return table.select(
-        "part",
-        time=moment(date),
-        code=pl.when(pl.col(f"{concept}_name") != NO_CONCEPT).then(code),
-        numeric_value=value,
-        flaw=pl.when(wrong).then(pl.lit("impossible_date")),
-    )
+def _code(concept: str, end: pl.Expr | None = None) -> pl.Expr:
+    code = pl.format("{}//{}{}", f"{concept}_vocabulary", f"{concept}_code", pl.lit("") if end is None else end)
+    return pl.when(pl.col(f"{concept}_name") != NO_CONCEPT).then(code)
 
 
 def facts(rows: pl.DataFrame, parts: int) -> pl.DataFrame:
     """A row for each part: its flaw or null, and what may be said of it: sex, age (years), kind, span (null), text."""
     found = pl.DataFrame({"part": pl.Series(range(parts), dtype=pl.UInt32())})
-    person = rows.filter(pl.col("table") == "person")
-    last = pl.max_horizontal(moment(date).dt.year() for _, date in _TABLES.values())
+    person = table_of(rows, "person", "sex_name", "gender_name", "year_of_birth")
+    born = pl.col("year_of_birth").first().cast(pl.Int32, strict=False)
+    dated = pl.col("table").is_in(list(_TABLES))
+    year = pl.coalesce(moment(date) for _, date in _TABLES.values()).dt.year()  # a row has one of them
     for table, columns in (
-        (person, {"persons": pl.len(), "sex": _sex(), "born": _year_of_birth().first()}),
-        (rows, {"last": last.max()}),
+        (person, {"persons": pl.len(), "sex": _sex(), "born": born}),
+        (rows.filter(dated), {"first": year.min(), "last": year.max(), "undated": year.is_null().any()}),
     ):
         found = found.join(table.group_by("part").agg(**columns), on="part", how="left", maintain_order="left")
+    misplaced = pl.col("undated") | (pl.col("first") < pl.col("born"))
     age = pl.col("last") - pl.col("born")
     return found.join(_text(rows), on="part", how="left", maintain_order="left").select(
         "part",
@@ -88,13 +85,11 @@ def facts(rows: pl.DataFrame, parts: int) -> pl.DataFrame:
         span=pl.lit(None, pl.String),
         flaw=pl.when(pl.col("persons") != 1)
         .then(pl.lit("duplicate_subject"))
+        .when(misplaced)
+        .then(pl.lit("impossible_date"))
         .when(pl.col("born").is_null() | ~age.is_between(0, MAX_AGE).fill_null(True))
         .then(pl.lit("impossible_age")),
     )
-
-
-def _year_of_birth() -> pl.Expr:
-    return pl.col("year_of_birth").cast(pl.Int32, strict=False)
 
 
 def _sex() -> pl.Expr:
@@ -109,7 +104,7 @@ def _text(rows: pl.DataFrame) -> pl.DataFrame:
     for name, limit in (("condition_occurrence", CONDITIONS_TOLD), ("drug_exposure", DRUGS_TOLD)):
         concept, date = _TABLES[name]
         order = [pl.col("part"), moment(date), pl.col(f"{concept}_name")]
-        table = rows.filter((pl.col("table") == name) & (pl.col(f"{concept}_name") != NO_CONCEPT))
+        table = table_of(rows, name, date, f"{concept}_name").filter(pl.col(f"{concept}_name") != NO_CONCEPT)
         ordered = table.sort(order, descending=[False, True, False], nulls_last=True)
         told[name] = summary(ordered.select("part", title=f"{concept}_name"), limit)
     both = told["condition_occurrence"].join(
