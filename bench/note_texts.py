@@ -154,9 +154,12 @@ def _value(slot: str, dice: random.Random) -> tuple[str, str, str]:
     if slot == "DISEASE":
         return "", dice.choice(DISEASES), "disease"
     if slot == "on_date":
-        return "on ", dice.choice(("8/17", "the 21st", *VALUES["date"])), "date"
+        value = dice.choice(("8/17", "the 21st", *VALUES["date"]))
+        return ("on the " if value.startswith("the ") else "on "), value.removeprefix("the "), "date"
     if slot == "pager":
         return "", dice.choice(("31882", "9-4471", "x5-2210")), "phone"
     if slot == "in_town":
         return "in ", dice.choice(VALUES["location"]), "location"
-    return "", dice.choice(VALUES[slot]), slot
+    value = dice.choice(VALUES[slot])
+    article = "the " if value.startswith("the ") else ""  # tells nobody
+    return article, value.removeprefix("the "), slot

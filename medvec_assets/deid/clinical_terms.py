@@ -84,7 +84,7 @@ EPONYMS = _terms(
     meigs meniere merkel mobitz monteggia moro morton murphy nissen noonan norton osgood osler paget pancoast pap
     parkinson patau penrose perthes peyer peyronie phalen pick plummer potter pott prader quincke ramsay ranson raynaud
     reiter reynolds reye richter rickett ringer rinne roth roux romberg rovsing rovsings salter schatzki schiller schilling
-    seldinger sengstaken shiley sjogren spurling starling stevens still stokes sturge swan sydenham takayasu tanner tinel
+    seldinger sengstaken shiley sjogren spurling starling stevens still stokes sturge swan sydenham sylvian takayasu tanner tinel
     todd tourette tourettes trendelenburg trousseau turner valsalva virchow wallenberg weber wegener weil wells wenckebach
     wernicke whipple willebrand williams wilms wilson wolff wood yankauer yates willis zenker zollinger ziehl bentall bernard
     bosworth chopart crigler dubin eisenberg galeazzi gerdy hill jefferson jerne maisonneuve pavlik sachs sever smith
@@ -98,7 +98,7 @@ EPONYM_HEADS = (
     "operation anastomosis lines line nodes node body bodies cells stain filter drain pouch node angle law rule point "
     "chorea dementia dystrophy encephalopathy hernia lobectomy mass murmur nodule nodules respirations sounds stage "
     "thyroiditis triad deformity duct gland ligament membrane space triangle factor virus agar solution lactate valve "
-    "stent monitor traction splint brace position incision retractor forceps jejunostomy gastrectomy repair shunt"
+    "reservoir gangrene tear cell pouches fissure fissures stent monitor traction splint brace position incision retractor forceps jejunostomy gastrectomy repair shunt"
 ).split()
 
 # Words of headings, wards and tests that stand capitalised and are in no general lexicon.
@@ -127,6 +127,9 @@ CLINICAL_WORDS = _terms(
     ventricle ventricular vitals vitamin voiding wbc wnl wound xray yeast neg pos npo prn bid tid qid qhs qam qpm neut alkphos
     totbili albumin glucose urean hco3 mcv mch mchc rdw inr ptt alt ast ldh cpk ck-mb ctropnt hepatitis influenza strep staph
     candida pseudomonas enterococcus escherichia coli clostridium difficile mrsa vre esbl sars-cov-2 covid-19 cmv ebv hsv vzv
+    aureus epidermidis pneumoniae faecalis faecium aspergillus enterobacter proteus mirabilis serratia marcescens acinetobacter
+    baumannii stenotrophomonas maltophilia bacteroides fragilis moraxella catarrhalis haemophilus influenzae legionella listeria
+    mycobacterium avium cryptococcus albicans glabrata citrobacter streptococcus staphylococcus
     comparison clip reason wet read medical condition underlying provisional final report addendum sex allergies
     adverse drug reactions discharged deceased extended care facility worst worsening ambulatory coherent alert interactive
     lethargic level consciousness mental status activity independent requires assistance dear weigh mr mra ct cat pet spect

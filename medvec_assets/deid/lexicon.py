@@ -56,6 +56,19 @@ TOWNS = frozenset(
     wilmington winnipeg worcester yonkers york zurich
     """.split()
 )
+# Who a note speaks of without naming them.
+ROLES = frozenset(
+    """
+    anesthesia anesthesiologist anesthesiology assistant attending aunt author baby boy brother cardiologist cardiology care
+    caregiver child children clinician colleague consultant contact coordinator cousin dad daughter dentist department dietitian
+    director doctor driver emergency family father fellow fiance fiancee friend gentleman girl girlfriend grandmother guardian
+    home hospice hospital hospitalist house husband infant intern interpreter kin lady man manager md mom mother neighbor
+    neighbour neonate nephew neurologist niece nurse nursing obstetrician oncologist operator pathologist patient pediatrician
+    person pharmacist pharmacy physician practitioner precautions primary protocol provider proxy psychiatrist radiologist
+    radiologist relative report resident residents room roommate sister sitter son spouse staff student supervisor surgeon team
+    technician therapist transport uncle unit ward wife woman worker service services office center clinic
+    """.split()
+)
 _ENDINGS_OF_WORDS = ("'s", "’s", "s", "es", "ed", "d", "ing", "ly", "er", "est", "ies", "ally")
 
 
@@ -82,7 +95,9 @@ def is_surname(word: str) -> bool:
 
 
 def is_eponym(word: str) -> bool:
-    return plain(word) in EPONYMS
+    """A name that is a word of medicine, or a double one that begins with one (Mallory-Weiss)."""
+    bare = plain(word)
+    return bare in EPONYMS or bare.split("-")[0] in EPONYMS
 
 
 def is_state(word: str) -> bool:
@@ -104,14 +119,19 @@ def is_clinical(word: str) -> bool:
 @lru_cache(maxsize=CACHED_WORDS)
 def is_english(word: str) -> bool:
     """In the lexicon of English, or a form of a word that is. Many names are too."""
-    bare, words = plain(word), english_words()
+    bare, words = plain(word), english_words().all
     if bare in words or bare in CLINICAL_WORDS or bare in DRUGS:
         return True
     if "-" in bare:
-        return all(not part or is_english(part) for part in bare.split("-"))
+        return all(not part or part in words or is_clinical(part) for part in bare.split("-"))
     stems = {bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2}
     doubled = {stem[:-1] for stem in stems if len(stem) > 3 and stem[-1] == stem[-2]}  # stopped
     return any(stem in words or f"{stem}e" in words or f"{stem}y" in words for stem in stems | doubled)
+
+
+def is_listed(word: str) -> bool:
+    """In the lexicon of English as it stands, not as a form of a word that is."""
+    return plain(word) in english_words().all
 
 
 @lru_cache(maxsize=CACHED_WORDS)
@@ -128,6 +148,13 @@ def is_name_alone(word: str) -> bool:
         return False
     first, last = census()
     return bare in first or (bare in last and not is_english(bare))
+
+
+@lru_cache(maxsize=CACHED_WORDS)
+def is_bare_noun(word: str) -> bool:
+    """An English noun that is no other kind of word, as all names in the lexicon are: a name where a cue says so."""
+    bare = plain(word)
+    return bare in english_words().nouns and not is_clinical(word) and bare not in WORDS_FIRST and bare not in ROLES
 
 
 def is_town(word: str) -> bool:

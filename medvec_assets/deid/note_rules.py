@@ -112,7 +112,7 @@ RULES = (
         r"\b1[- ]8\d\d[- ][A-Z0-9]{3}[- ]?[A-Z0-9]{4}\b",
         r"\b(?:phone|tel|telephone|call(?:ed)?|cell|mobile|home|work|fax|facsimile|contact|pager|beeper|reached|number|at|ph|clinic|"
         r"line|office)\b(?: at| is| number| no\.?| #)?[ :#.]{0,3}(?P<id>\d{3}[-. ]\d{4})(?!\d)",
-        r"\b(?:pager|pgr|beeper|bpr|bleep|ext|extension|voicemail|fax)\b(?: number| no\.?| is)?[ .:#]{0,3}(?P<id>[px]?\d{3,7})\b",
+        r"\b(?:pager|pgr|beeper|bpr|bleep|ext|extension|voicemail|fax)\b(?: number| no\.?| is)?[ .:#]{0,3}(?P<id>[px]?(?:\d{1,2}-)?\d{3,7})\b",
         r"\b(?-i:[xp])(?P<id>[2-9]\d{3,4})\b",
     ),
     _rule(
@@ -186,7 +186,7 @@ RULES = (
         rf"\b\d{{1,6}}[A-Z]?(?:-\d{{1,4}})? (?:[NSEW]\.? |(?:north|south|east|west) )?(?-i:(?:{_CAPITALISED}|[A-Z]\.?|\d{{1,3}}"
         rf"(?:st|nd|rd|th)|[A-Z]{{2,12}})(?: (?:{_CAPITALISED}|[A-Z]{{2,12}})){{0,3}} (?:{_STREET}|{_STREET.upper()}))\b\.?{_FLAT}",
         rf"\b(?-i:{_CAPITALISED} (?:Street|Avenue|Road|Lane|Boulevard|Drive|Terrace))\b{_FLAT}",
-        r"\bp\.? ?o\.? ?box #?\d{1,6}\b",
+        r"\b(?:p\.? ?o\.? ?box #?\d{1,6}|(?:rural route|rr|rfd) #?\d{1,4},? box #?\d{1,6}|rural route #?\d{1,4})\b",
         rf"\b(?-i:{_CAPITALISED}(?: {_CAPITALISED}){{0,2}}),? {_STATE_CODE}\.?,? \d{{5}}(?:-\d{{4}})?\b",
         rf"\b(?P<id>(?-i:{_CAPITALISED}(?: {_CAPITALISED}){{0,2}})), {_PLAIN_STATE_CODE}\b",
         rf"\b{_STATE_CODE}\.?,? (?P<id>\d{{5}}(?:-\d{{4}})?)(?![\d.])",
