@@ -52,13 +52,13 @@ class EntityModel:
 
         files = read_weights(REF, package_folder(PACKAGE, FOLDER), _RECOGNISER, Settings())
         config = spacy.util.load_config_from_str(files["config.cfg"].decode())
-        nlp = spacy.util.load_model_from_config(config, exclude=_OTHER_COMPONENTS, auto_fill=False, validate=False)
+        nlp: Any = spacy.util.load_model_from_config(config, exclude=_OTHER_COMPONENTS, auto_fill=False, validate=False)
         nlp.vocab.strings.from_bytes(files["vocab/strings.json"])
         nlp.vocab.lookups.from_bytes(files["vocab/lookups.bin"])
         nlp.tokenizer.from_bytes(files["tokenizer"])
         parts = {name: files[f"ner/{name}"] for name in ("cfg", "moves", "model")}
         nlp.get_pipe("ner").from_bytes(srsly.msgpack_dumps(parts))
-        self._nlp: Any = nlp
+        self._nlp = nlp
         self._lock = threading.Lock()
 
     def entities(self, text: str) -> list[Entity]:

@@ -10,12 +10,13 @@ no list here and in no English lexicon may be hidden as a person: that loses a w
 from __future__ import annotations
 
 
-def _terms(text: str) -> frozenset[str]:
+def terms(text: str) -> frozenset[str]:
+    """The words of `text`, as a list is written in these modules."""
     return frozenset(text.split())
 
 
 # Generic and brand names that no syllable of _DRUG_ENDINGS tells.
-DRUGS = _terms(
+DRUGS = terms(
     """
     abilify acetaminophen actos adderall adenosine advair advil albumin albuterol aldactone aleve allegra allopurinol
     alteplase amaryl ambien amiodarone amoxil anastrozole ancef apap apixaban aricept arimidex ascorbic aspirin atarax
@@ -51,26 +52,26 @@ DRUGS = _terms(
     """
 )
 # Endings of generic drug names (the stems of the USAN council) and of the words for diseases, findings, procedures.
-_DRUG_ENDINGS = (
+_DRUG_ENDINGS = terms(
     "afil alol asone astine azepam azine azole azosin barbital bactam bicin caine calci cillin citabine conazole cort cycline "
     "dipine dronate droxil etine fenac feron fibrate floxacin flozin formin gliptin glitazone glutide grastim grel iclovir idone "
     "ilide imus lamide lukast mab methasone micin mustine mycin nacin navir nib nidazole nitrate nitrin olol olone onide osin "
     "oxacin oxetine oxin parin penem pezil phylline platin poetin pramine prazole pril prost quine rubicin sartan semide setron "
     "sone statin tadine taxel terol thiazide thyroxine tidine tinib triptan triptyline tropium tyline vastatin vir vudine xaban "
     "xetine zepam zide zine zolam zolid zoline zoxin"
-).split()
-_DISEASE_ENDINGS = (
+)
+_DISEASE_ENDINGS = terms(
     "aemia algia cele centesis cemia clasia crine cyte cytic cytosis dema desis dynia ectasis ectomy emia emic enia esthesia "
     "genesis gram graph graphic graphy iasis iatric iatry itic itis kalemia kinesia lepsy logy lysis lytic malacia megaly metry "
     "natremia oma opathy opia orrhea osis ostomy otic otomy oxia paresis pathy penia penic pepsia phagia phasia philia phobia "
     "plasia plasty plegia pnea poiesis ptosis ptysis rrhage rrhagia rrhaphy rrhea rrhosis sclerosis scope scopy spasm stasis "
     "stenosis stomy therapy thorax tomy trophic trophy tropic uresis uria uric vascular ical ular inal iform itious"
-).split()
+)
 ENDINGS = tuple(sorted({*_DRUG_ENDINGS, *_DISEASE_ENDINGS}))
 MIN_STEM_CHARS = 3  # before an ending: "mab" ends trastuzumab, and is not the whole of a word
 
 # Persons whose names are words of medicine. One of them alone is no person; "Dr. Foley" and "Mary Foley" are.
-EPONYMS = _terms(
+EPONYMS = terms(
     """
     addison adson allen alzheimer apgar argyll arnold asperger babinski baker bankart barrett bartholin bartter bazin
     behcet bell bence berger billroth binet bishop blalock bohr bowen braden brooke broca brudzinski bruce budd buerger
@@ -92,17 +93,18 @@ EPONYMS = _terms(
     """
 )
 # What follows an eponym: before one of these a name is a word of medicine.
-EPONYM_HEADS = (
+EPONYM_HEADS = terms(
     "disease diseases syndrome sign signs lymphoma catheter score scale test tube cyst palsy fracture reflex maneuver "
     "manoeuvre criteria class classification esophagus ulcer abscess tumor tumour sarcoma phenomenon contracture procedure "
     "operation anastomosis lines line nodes node body bodies cells stain filter drain pouch node angle law rule point "
     "chorea dementia dystrophy encephalopathy hernia lobectomy mass murmur nodule nodules respirations sounds stage "
     "thyroiditis triad deformity duct gland ligament membrane space triangle factor virus agar solution lactate valve "
-    "reservoir gangrene tear cell pouches fissure fissures stent monitor traction splint brace position incision retractor forceps jejunostomy gastrectomy repair shunt"
-).split()
+    "reservoir gangrene tear cell pouches fissure fissures stent monitor traction splint brace position incision "
+    "retractor forceps jejunostomy gastrectomy repair shunt"
+)
 
 # Words of headings, wards and tests that stand capitalised and are in no general lexicon.
-CLINICAL_WORDS = _terms(
+CLINICAL_WORDS = terms(
     """
     abd abg admission afebrile afib aicd anicteric anion anteroposterior anxiety apgars apnea appt arousable ascites aspirin
     attending atelectasis auscultation avnrt axial axilla basename basophils bibasilar biopsy bipap bmi bnp bradycardia brief
@@ -138,7 +140,7 @@ CLINICAL_WORDS = _terms(
     """
 )
 
-STATES = _terms(
+STATES = terms(
     """
     alabama alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii idaho illinois indiana
     iowa kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri montana nebraska

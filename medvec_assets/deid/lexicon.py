@@ -16,18 +16,19 @@ from medvec_assets.deid.clinical_terms import (
     EPONYMS,
     MIN_STEM_CHARS,
     STATES,
+    terms,
 )
 from resources.language_model import english_words
 
 CACHED_WORDS = 1 << 16  # the judgements that are kept: a text repeats its words
 CENSUS_FILE = Path(__file__).with_name("census_names.txt")
 # First names and surnames that are words of notes first: alone, without a title or a partner, they are no person.
-WORDS_FIRST = frozenset(
+WORDS_FIRST = terms(
     """
     alpha amber america april art asia august aura autumn basil belle berry bill black booker brain brandy bridge brook brown
     bud buddy burl buster candida candy carol chad chance chang charity chase cherry chi christian chuck clay cliff cole coral
-    crystal cyst dale dallas daily dawn day deal dean deb dick dirk dolly don dong drew driver dusty earl early easter ebony eden era
-    eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray green grove guy hall
+    crystal cyst dale dallas daily dawn day deal dean deb dick dirk dolly don dong drew driver dusty earl early easter ebony
+    eden era     eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray green grove guy hall
     hand hazel head heart heath heather herb high hill holly homer hope hung hunt hunter india iris israel iva ivory ivy jack
     jade jan jay jean jewel jordan joy jude june july junior kenya king kip kitty lacy lake lance lane laurel lawn lea lee leo
     lily link little long love low lulu mac major marina mark marina max may mcburney mercy merry mild misty mona moon moral
@@ -37,10 +38,10 @@ WORDS_FIRST = frozenset(
     summer sun sung sunny sunshine swan tad tanner terry tia tod toe tory trinidad troy tyler valencia van venus vesta victor
     viola violet virgil viva wade wally walk walker wall ward waters weak weeks weight west white wild will windy winter wise
     wood woods young
-    """.split()
+    """
 )
 # Large towns that the lexicon of English has too.
-TOWNS = frozenset(
+TOWNS = terms(
     """
     albany albuquerque amsterdam anaheim anchorage athens atlanta augusta austin baltimore bangor barcelona baghdad beijing
     berlin bermuda birmingham bogota boise bombay boston boulder bridgeport bristol brockton bronx brooklyn brussels buffalo
@@ -54,10 +55,10 @@ TOWNS = frozenset(
     savannah seattle seoul shanghai singapore somerville spokane springfield stockholm stockton sydney syracuse taipei tallahassee
     tampa tehran tokyo toledo topeka toronto trenton tucson tulsa utica vancouver venice vienna waltham warsaw wichita
     wilmington winnipeg worcester yonkers york zurich
-    """.split()
+    """
 )
 # Who a note speaks of without naming them.
-ROLES = frozenset(
+ROLES = terms(
     """
     anesthesia anesthesiologist anesthesiology assistant attending aunt author baby boy brother cardiologist cardiology care
     caregiver child children clinician colleague consultant contact coordinator cousin dad daughter dentist department dietitian
@@ -67,9 +68,9 @@ ROLES = frozenset(
     person pharmacist pharmacy physician practitioner precautions primary protocol provider proxy psychiatrist radiologist
     radiologist relative report resident residents room roommate sister sitter son spouse staff student supervisor surgeon team
     technician therapist transport uncle unit ward wife woman worker service services office center clinic
-    """.split()
+    """
 )
-_ENDINGS_OF_WORDS = ("'s", "’s", "s", "es", "ed", "d", "ing", "ly", "er", "est", "ies", "ally")
+_ENDINGS_OF_WORDS = ("'s", "s", "es", "ed", "d", "ing", "ly", "er", "est", "ies", "ally")
 
 
 @cache
@@ -81,16 +82,16 @@ def census() -> tuple[frozenset[str], frozenset[str]]:
 
 def plain(word: str) -> str:
     """The form that lists hold: lower case, no possessive, no point."""
-    return word.lower().replace("’", "'").removesuffix("'s").strip(".'")
+    return word.lower().replace("\u2019", "'").removesuffix("'s").strip(".'")
 
 
 def is_first_name(word: str) -> bool:
-    return plain(word) in census()[0]
+    return plain(word).replace("'", "") in census()[0]
 
 
 def is_surname(word: str) -> bool:
     """A double name is one if a half of it is."""
-    bare = plain(word)
+    bare = plain(word).replace("'", "")  # the census writes OBRIEN
     return bare in census()[1] or ("-" in bare and any(part in census()[1] for part in bare.split("-")))
 
 
@@ -124,7 +125,9 @@ def is_english(word: str) -> bool:
         return True
     if "-" in bare:
         return all(not part or part in words or is_clinical(part) for part in bare.split("-"))
-    stems = {bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2}
+    stems = {
+        bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2
+    }
     doubled = {stem[:-1] for stem in stems if len(stem) > 3 and stem[-1] == stem[-2]}  # stopped
     return any(stem in words or f"{stem}e" in words or f"{stem}y" in words for stem in stems | doubled)
 

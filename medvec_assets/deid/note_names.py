@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from medvec_assets.deid import lexicon
-from medvec_assets.deid.clinical_terms import EPONYM_HEADS
+from medvec_assets.deid.clinical_terms import EPONYM_HEADS, terms
 from medvec_assets.deid.lexicon import plain
 from resources.language_model import Entity
 
@@ -21,28 +21,30 @@ Span = tuple[int, int, str]
 """(start, end, kind) in the text."""
 
 _LETTER = r"[^\W\d_]"
-CAPITALISED = rf"(?-i:[A-ZÀ-ÖØ-Þ]){_LETTER}*(?:['’-]{_LETTER}+)*"
-_WORD_AT = re.compile(rf"{_LETTER}+(?:['’-]{_LETTER}+)*")
-_CAPITALISED = re.compile(rf"(?<![\w['’-]){CAPITALISED}(?![\w\]])")
+CAPITALISED = rf"(?-i:[A-ZÀ-ÖØ-Þ]){_LETTER}*(?:['\u2019-]{_LETTER}+)*"
+_WORD_AT = re.compile(rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*")
+_CAPITALISED = re.compile(rf"(?<![\w['\u2019-]){CAPITALISED}(?![\w\]])")
 _BETWEEN = re.compile(r"\.?[ \t]{1,2}|\.(?=[A-Z])|\.?[ \t]?\n[ \t]*|-(?=[A-Z])")
 _COMMA = re.compile(r",[ \t]{0,2}(?=[A-Z])")
-_PARTICLES = frozenset("van von de der den la le del della di da dos du bin ibn al el ter st".split())
+_PARTICLES = terms("van von de der den la le del della di da dos du bin ibn al el ter st")
 MAX_WORDS = 6  # of one name, particles and initials counted
 MIN_CERTAIN_CHARS = 3  # of a word that is looked for in the whole note
-_STOPS = frozenset(
+_STOPS = terms(
     """
     a address age an and any are as at be by cell date dob dos email fax female for from had has have he her his i if in is it
     its male mrn name no none not of on or our per phone same self sex she ssn tel that the their them then they this time to
     unknown was we were who will with would yes you your md rn do np pa phd dr drs mr mrs ms mx miss prof doctor
-    """.split()
+    """
 )
 _TITLE = re.compile(
     r"\b(?:(?:[Dd]r|[Mm]rs?|[Mm]s|Mx|Drs|Messrs|Prof|Rev|Sgt|Capt|Hon|DR|MR|MRS|MS|PROF)\.|(?:[Dd]rs?|Mr|mr|[Mm]rs|Ms|Miss|Mx|Prof|"
     r"Professor|[Dd]octor|Reverend|Rabbi|Imam|Officer|Judge|Señora?|MRS|MISS)(?=[ \t\n]))[ \t]{0,2}\n?[ \t]*"
 )
 _ROLES = (
-    r"(?:patient|pt|attending|attending physician|(?:primary )?physician|pcp|primary care(?: physician| provider)?|provider|surgeon|"
-    r"assistant|anesthesiologist|radiologist|pathologist|resident|fellow|intern|nurse|author|referring(?: physician| provider| md)?|"
+    r"(?:patient|pt|attending|attending physician|(?:primary )?physician|pcp|primary care(?: physician| provider)?|"
+    r"provider|surgeon|"
+    r"assistant|anesthesiologist|radiologist|pathologist|resident|fellow|intern|nurse|author|referring(?: physician| "
+    r"provider| md)?|"
     r"consultant|cc|emergency contact|next of kin|nok|hcp|health ?care proxy|guardian|spouse|wife|husband|mother|father|daughter|"
     r"son|sister|brother|partner|caregiver|interpreter|witness|case manager|social worker|contact|re|to|from|staff|operator|"
     r"(?:requested|ordered|reported|read|interpreted|entered) by|guarantor|subscriber|alias)"
@@ -53,7 +55,8 @@ _LABEL = re.compile(
     rf"|(?:^|(?<=\n)|(?<=[;.(] )|(?<=  ))[ \t]*{_ROLES}[ \t]{{0,3}}[:=][ \t]*"
     r"|\b(?:goes by|known as|a\.?k\.?a\.?|n[ée]e|dear|called himself|called herself)[ \t]+"
     r"|\b(?:(?:electronically |digitally )?(?:signed|dictated|transcribed|authenticated|co-?signed|verified|approved|authored|"
-    r"completed|finali[sz]ed|reviewed)(?: electronically)?(?: and \w{3,12})? by|signature|signed(?=:)|/s/)[ \t]*:?[ \t]*\n?[ \t]*",
+    r"completed|finali[sz]ed|reviewed)(?: electronically)?(?: and \w{3,12})? by|signature|signed(?=:)|/s/)[ \t]*:?[ "
+    r"\t]*\n?[ \t]*",
     re.IGNORECASE,
 )
 _RELATION = re.compile(
@@ -66,7 +69,8 @@ _RELATION = re.compile(
 )
 _DOER = re.compile(
     r"\b(?:(?:seen|evaluated|examined|reviewed|discussed|conveyed|communicated|telephoned|staffed|spoken?|spoke|accompanied|"
-    r"witnessed|served|signed|lives?|living|resides|met|confirmed)[ \t](?:by|with|to)|d/w|attn:?|by|thank you,|thanks,|sincerely,?|"
+    r"witnessed|served|signed|lives?|living|resides|met|confirmed)[ \t](?:by|with|to)|d/w|attn:?|by|thank you,|thanks,"
+    r"|sincerely,?|"
     r"regards,?|report called to|handoff to|introduces?|introduced)[ \t]*\n{0,3}[ \t]*",
     re.IGNORECASE,
 )
@@ -76,26 +80,34 @@ _PERHAPS = re.compile(
     re.IGNORECASE,
 )
 _CREDENTIALS = re.compile(
-    rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,3}})(?:,[ \t]?\n?|[ \t])(?:(?:M\.?D\.?|R\.?N\.?|D\.O\.|N\.?P\.?|Ph\.?D\.?|PA-C|APRN|"
-    r"FNP|LI?CSW|PharmD|CRNA|DPM|CNM|DDS|RPh|MBBS|FACS|FACC|LPN|DNP|RRT|MPH)(?!\w)|(?:DO|PA|PT|OT|MA|RD|SLP)(?=[ \t]*[,;\n)]|\.|$))"
+    rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,3}})(?:,[ \t]?\n?|[ \t])(?:(?:M\.?D\.?|R\.?N\.?|D\.O\.|N\.?P\.?|"
+    rf"Ph\.?D\.?|PA-C|APRN|"
+    r"FNP|LI?CSW|PharmD|CRNA|DPM|CNM|DDS|RPh|MBBS|FACS|FACC|LPN|DNP|RRT|MPH)(?!\w)|(?:DO|PA|PT|OT|MA|RD|SLP)(?=[ "
+    r"\t]*[,;\n)]|\.|$))"
 )
 _ROLE_BEHIND = re.compile(
-    rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,2}})(?i:(?:[ \t]?\(|,?[ \t](?:his|her|their|the|pt'?s?|patient'?s|who is)[ \t](?:\w{{2,9}}'?s?[ "
+    rf"({CAPITALISED}(?:[ .]{{1,2}}{CAPITALISED}){{0,2}})(?i:(?:[ \t]?\(|,?[ \t](?:his|her|their|the|pt'?s?|patient'?s|"
+    rf"who is)[ \t](?:\w{{2,9}}'?s?[ "
     r"\t])?)(?:(?:grand|step)?(?:daughter|son|mother|father|sister|brother)|wife|husband|mom|dad|aunt|uncle|niece|nephew|cousin|partner|"
-    r"fianc[ée]e?|girlfriend|boyfriend|spouse|guardian|friend|neighbou?r|hcp|nok|proxy|health ?care proxy|pcp|next of kin|caregiver)(?!\w))"
+    r"fianc[ée]e?|girlfriend|boyfriend|spouse|guardian|friend|neighbou?r|hcp|nok|proxy|health ?care proxy|pcp|next of "
+    r"kin|caregiver)(?!\w))"
 )
 _AND = re.compile(r"(?:,? (?:and|&|or|with)|/|,) ?")
 # What follows a drug: an unknown word before one of these is taken for a new drug and not for a person.
 _DOSE = re.compile(
-    r"[ \t]*(?:\(\d|-?\d|\.\d|(?:mg|mcg|tabs?|tablets?|caps?|po|iv|sc|sq|im|drip|gtt|daily|bid|tid|qid|qhs|prn|inhaler|patch|cream|"
+    r"[ \t]*(?:\(\d|-?\d|\.\d|(?:mg|mcg|tabs?|tablets?|caps?|po|iv|sc|sq|im|drip|gtt|daily|bid|tid|qid|qhs|prn|"
+    r"inhaler|patch|cream|"
     r"ointment|drops|spray|therapy|infusion|injections?|suspension|solution|level|dose[sd]?|xr|er|cr|sr|xl|hcl|"
-    r"load(?:ing)?|(?:was|were|is|has been) (?:given|started|held|stopped|continued|added|increased|decreased|discontinued|resumed))\b)",
+    r"load(?:ing)?|(?:was|were|is|has been) (?:given|started|held|stopped|continued|added|increased|decreased|"
+    r"discontinued|resumed))\b)",
     re.IGNORECASE,
 )
 _TREATMENT = re.compile(
     r"\b(?:given|gave|gets?|start(?:s|ed|ing)?|on|tak(?:es?|ing|en)|took|continu(?:e[sd]?|ing)|hold(?:ing)?|held|stop(?:ped|ping)?|refill(?:s|ed)?|"
-    r"resum(?:e[sd]?|ing)|trial of|meds?:?|medications?:?|rx:?|allerg(?:ic|y) to|allergies:?|prescribed?|switch(?:ed)? to|increased?|"
-    r"decreased?|doses? of|received?|tolerat(?:es?|ed|ing)|load(?:ed)?(?: with)?|use[sd]?|add(?:ed)?|discontinued?|d/c|wean(?:ed)?(?: off)?|"
+    r"resum(?:e[sd]?|ing)|trial of|meds?:?|medications?:?|rx:?|allerg(?:ic|y) to|allergies:?|prescribed?|switch(?:ed)"
+    r"? to|increased?|"
+    r"decreased?|doses? of|received?|tolerat(?:es?|ed|ing)|load(?:ed)?(?: with)?|use[sd]?|add(?:ed)?|discontinued?|"
+    r"d/c|wean(?:ed)?(?: off)?|"
     r"course of|home|treated with|hives after|reaction to|off|restart(?:ed)?|via|s/p)[ \t\n]+"
     rf"(?:{CAPITALISED}(?:[ \t](?:\d[\w.]*|[a-z]{{2,8}})){{0,4}}(?:,? (?:and|or) |, ?|/ ?|; )){{0,8}}$",
     re.IGNORECASE,
@@ -103,9 +115,23 @@ _TREATMENT = re.compile(
 _LISTED_BEFORE = re.compile(rf"({CAPITALISED})(?:,? (?:and|or) |, ?|/| / |; )$")
 _LISTED_AFTER = re.compile(rf"(?:,? (?:and|or) |, ?|/| / |; )({CAPITALISED})")
 MIN_UNKNOWN_CHARS = 5  # shorter ones are abbreviations: Hgb, Abd, Resp
-_NEXT = re.compile(rf"[ \t](?:[A-Z]\.?[ \t])?((?-i:[A-Z])(?:{_LETTER}*[a-z]{_LETTER}*)(?:['’-]{_LETTER}+)*)(?!\w)")
+_NEXT = re.compile(rf"[ \t](?:[A-Z]\.?[ \t])?((?-i:[A-Z])(?:{_LETTER}*[a-z]{_LETTER}*)(?:['\u2019-]{_LETTER}+)*)(?!\w)")
 _PREVIOUS = re.compile(rf"(?<![\w-])((?-i:[A-Z])[a-z]{_LETTER}+)[ \t](?:[A-Z]\.?[ \t])?$")
-_THINGS = frozenset("foley hickman holter bovie yankauer penrose jackson-pratt swan-ganz fogarty doppler heimlich".split())
+_THINGS = frozenset(
+    [
+        "foley",
+        "hickman",
+        "holter",
+        "bovie",
+        "yankauer",
+        "penrose",
+        "jackson-pratt",
+        "swan-ganz",
+        "fogarty",
+        "doppler",
+        "heimlich",
+    ]
+)
 _INITIALS = re.compile(
     r"\b(?:[A-Z]\. ?){2,3}(?=[A-Z][a-z]+\b)|\b[Ii]nitials?[ \t]?:?[ \t]?([A-Z]\.?[A-Z]\.?(?:[A-Z]\.?)?)(?!\w)"
     r"|\b[A-Z]{2,3}[:/][a-z]{2,3}(?=[ \t]*(?:D:|T:|DD:|\n|$))"
@@ -162,7 +188,9 @@ def before_eponym_head(text: str, end: int) -> bool:
 def among_drugs(text: str, start: int, end: int) -> bool:
     """Whether a word that no list knows stands where a drug does: behind a word of treatment, before a dose, in a list of
     drugs."""
-    return bool(_DOSE.match(text, end) or _TREATMENT.search(text, max(0, start - 120), start) or _listed(text, start, end))
+    return bool(
+        _DOSE.match(text, end) or _TREATMENT.search(text, max(0, start - 120), start) or _listed(text, start, end)
+    )
 
 
 def _listed(text: str, start: int, end: int) -> bool:
@@ -264,9 +292,8 @@ def _pairs(text: str) -> Iterator[Span]:
         if lexicon.is_name_alone(word[0]) and (len(word[0]) > 4 or not word[0].isupper()):
             if not before_eponym_head(text, word.end()):
                 yield word.start(), word.end(), "name"
-        elif _is_unknown(word[0]) and not before_eponym_head(text, word.end()):
-            if not among_drugs(text, word.start(), word.end()):
-                yield word.start(), word.end(), "name"
+        elif _is_unknown(word[0]) and not _is_medicine(text, word.start(), word.end()):
+            yield word.start(), word.end(), "name"
         follower = words[number + 1] if number + 1 < len(words) else None
         if follower is not None and len(follower[0]) == 1 and number + 2 < len(words):  # an initial between
             follower = words[number + 2] if words[number + 2].start() - word.end() <= 5 else follower
@@ -275,7 +302,7 @@ def _pairs(text: str) -> Iterator[Span]:
 
 
 def _is_unknown(word: str) -> bool:
-    if len(word) < MIN_UNKNOWN_CHARS or not re.fullmatch(r"[^\W\d_][^\W\d_A-Z]+(?:['’-][^\W\d_]+)*", word):
+    if len(word) < MIN_UNKNOWN_CHARS or not re.fullmatch(r"[^\W\d_][^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*", word):
         return False  # camel case and capitals are laboratories' and wards'
     known = lexicon.is_english(word) or lexicon.is_clinical(word) or lexicon.is_eponym(word) or lexicon.is_state(word)
     return not known and plain(word) not in lexicon.TOWNS
@@ -304,12 +331,27 @@ def _beside(text: str, spans: list[Span]) -> Iterator[Span]:
         if joined := _AND.match(text, end):
             yield from _after(text, joined.end(), trusted=joined[0].strip() in ("and", "&"))
         following = _NEXT.match(text, end)
-        if following and (_could_be(following[1]) or lexicon.is_bare_noun(following[1])):
-            if not before_eponym_head(text, following.end()) and following[1].lower() not in EPONYM_HEADS:
-                yield following.start(1), following.end(1), "name"
+        if following and _is_surname_here(text, following):
+            yield following.start(1), following.end(1), "name"
         before = _PREVIOUS.search(text, max(0, start - 24), start)
-        if before and (lexicon.is_first_name(before[1]) or lexicon.is_bare_noun(before[1])) and not lexicon.is_clinical(before[1]):
+        if (
+            before
+            and (lexicon.is_first_name(before[1]) or lexicon.is_bare_noun(before[1]))
+            and not lexicon.is_clinical(before[1])
+        ):
             yield before.start(1), before.end(1), "name"
+
+
+def _is_surname_here(text: str, following: re.Match[str]) -> bool:
+    """Whether the word behind a name is the rest of it."""
+    word = following[1]
+    if before_eponym_head(text, following.end()) or word.lower() in EPONYM_HEADS:
+        return False
+    return _could_be(word) or lexicon.is_bare_noun(word)
+
+
+def _is_medicine(text: str, start: int, end: int) -> bool:
+    return before_eponym_head(text, end) or among_drugs(text, start, end)
 
 
 def _stands_for(text: str, span: Span) -> bool:
@@ -319,11 +361,11 @@ def _stands_for(text: str, span: Span) -> bool:
 
 def _again(text: str, certain: set[str]) -> Iterator[Span]:
     """Further mentions of words that are certainly names in this note, unless the note has them as words too."""
-    words = {part for name in certain for part in re.split(r"[^\w'’-]+", name) if len(part) >= MIN_CERTAIN_CHARS}
+    words = {part for name in certain for part in re.split(r"[^\w'\u2019-]+", name) if len(part) >= MIN_CERTAIN_CHARS}
     named = {plain(word) for word in words if not lexicon.is_clinical(word) and _is_named(word)}
     if not named:
         return
-    lower = set(re.findall(r"[a-z][a-z'’-]+", text))
+    lower = set(re.findall(r"[a-z][a-z'\u2019-]+", text))
     for word in _CAPITALISED.finditer(text):
         bare = plain(word[0])
         if bare in named and bare not in lower and not before_eponym_head(text, word.end()):
