@@ -9,7 +9,7 @@ setup(
     packages=[*find_packages(include=["medvec_assets*", "resources*", "api*"]), "medvec_samples"],
     package_dir={"medvec_samples": "tests/datasets"},
     package_data={
-        "medvec_assets": ["dagster.yaml", "modalities/*/*.tsv"],
+        "medvec_assets": ["dagster.yaml", "modalities/*/*.tsv", "deid/*.txt"],
         "resources": ["encoders/fitted/*"],
         "medvec_samples": ["*/in/**"],
     },

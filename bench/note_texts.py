@@ -13,95 +13,135 @@ import random
 import re
 from dataclasses import dataclass
 
-NAMES = (
-    "Abigail Thornton", "Ahmed El-Sayed", "Aiko Tanaka", "Aleksandra Nowak", "Amara Chukwu", "Beatriz Figueroa", "Bjorn Halvorsen",
-    "Brendan Gallagher", "Chantal Dubois", "Cheng Liu", "Chidinma Eze", "Clarence Whitfield", "Dmitri Volkov", "Eleanor Pruitt",
-    "Emeka Okafor", "Fatima Al-Rashid", "Francisco Delgado", "Giovanni Ricci", "Hannah Goldberg", "Harpreet Singh", "Hyun-Woo Park",
-    "Ibrahim Diallo", "Imelda Bautista", "Jamal Washington", "Joaquin Herrera", "Kofi Mensah", "Lakshmi Venkataraman", "Leila Haddad",
-    "Luz Maldonado", "Margaret Sullivan", "Marcus Bell", "Minh Tran", "Nadia Petrova", "Nkechi Adeyemi", "Olga Kuznetsova", "Omar Farouk",
-    "Patrick Donnelly", "Priyanka Chatterjee", "Rafael Quintero", "Rashida Muhammad", "Rose Kimball", "Ruth Bader", "Sadia Hussain",
-    "Siobhan Kearney", "Sven Lindqvist", "Tariq Mansour", "Thandiwe Nkosi", "Uma Krishnan", "Violet Ashworth", "Walter Pennington",
-    "William Young", "Xiomara Vega", "Yael Shapiro", "Yusuf Demir", "Zbigniew Kowalczyk", "Zainab Bello", "Dawn Field", "Mark Hill",
-    "James Brown", "Linda Green",
-)  # fmt: skip
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(one.split()) for one in text.split(";"))
+
+
+NAMES = _listed(
+    """
+    Abigail Thornton; Ahmed El-Sayed; Aiko Tanaka; Aleksandra Nowak; Amara Chukwu; Beatriz Figueroa; Bjorn Halvorsen;
+    Brendan Gallagher; Chantal Dubois; Cheng Liu; Chidinma Eze; Clarence Whitfield; Dmitri Volkov; Eleanor Pruitt;
+    Emeka Okafor; Fatima Al-Rashid; Francisco Delgado; Giovanni Ricci; Hannah Goldberg; Harpreet Singh; Hyun-Woo Park;
+    Ibrahim Diallo; Imelda Bautista; Jamal Washington; Joaquin Herrera; Kofi Mensah; Lakshmi Venkataraman; Leila
+    Haddad; Luz Maldonado; Margaret Sullivan; Marcus Bell; Minh Tran; Nadia Petrova; Nkechi Adeyemi; Olga Kuznetsova;
+    Omar Farouk; Patrick Donnelly; Priyanka Chatterjee; Rafael Quintero; Rashida Muhammad; Rose Kimball; Ruth Bader;
+    Sadia Hussain; Siobhan Kearney; Sven Lindqvist; Tariq Mansour; Thandiwe Nkosi; Uma Krishnan; Violet Ashworth;
+    Walter Pennington; William Young; Xiomara Vega; Yael Shapiro; Yusuf Demir; Zbigniew Kowalczyk; Zainab Bello; Dawn
+    Field; Mark Hill; James Brown; Linda Green
+    """
+)
 VALUES: dict[str, tuple[str, ...]] = {
-    "date": ("08/17/2019", "8-17-19", "2020-12-01", "17 August 2019", "Aug 17, 2019", "August 17th", "Sept. 9, 2021", "12/1/20", "9 Oct 2022",
-             "June 2018", "07/2021", "Thursday", "the 21st of May", "Jan 5th, 2020", "1/5/2020", "05.01.2020", "3-Feb-22", "Christmas Eve"),
-    "age": ("93", "97", "101", "90", "95"),
-    "phone": ("(415) 555-0133", "212.555.0178", "617 555 0199", "555-0142", "+44 20 7946 0958", "1-800-555-0123", "646-555-0101 x442"),
-    "email": ("athornton@example.edu", "k.mensah+clinic@mail.example.com", "NKOSI_T@example.net"),
-    "ssn": ("219-09-9999", "457 55 5462", "xxx-xx-6789"),
-    "mrn": ("10388412", "A-774-221", "0044-91-72", "E1930022"),
-    "account": ("7734-1120-88", "HMO8812345", "W20019933401", "4111 1111 1111 1111", "XR-22-90817"),
-    "license": ("D5512-8890-31", "1487650023", "G77190442", "AB1234563"),
-    "vehicle": ("1FTFW1ET5DFC10312", "7ABC912"),
-    "device": ("SN-20933-KX", "GTX8841029", "0441-22-918"),
-    "url": ("https://portal.example.org/u/9912", "www.kofimensah.example", "gofundme.com/f/help-uma"),
-    "ip": ("192.0.2.44", "2001:db8::8a2e:370:7334"),
-    "address": ("2214 Maple Avenue", "77 W. 14th Street, Apt 9", "Rural Route 3, Box 41", "900 Ocean Blvd Unit 12", "P.O. Box 3311",
-                "Duluth, MN 55802", "41 Kingsway Terrace"),
-    "location": ("Duluth", "Fresno", "Accra", "Gloucester", "Wichita", "San Rafael", "Krakow", "Chennai", "Fall River"),
-    "organization": ("Cedar Valley Hospital", "St. Aloysius Medical Center", "Riverbend Nursing Home", "Northgate Clinic", "Tufts", "Kaiser",
-                     "Sunrise Assisted Living", "Walgreens", "Beth Israel", "Roosevelt High School", "Boeing", "Holy Family Hospital"),
-    "biometric": ("FPX-20931", "RS0091827"),
-    "photo": ("wound_left_heel.jpg", "DSC00912.png"),
-}  # fmt: skip
-DRUGS = (
-    "Xyzal", "Linzess", "Trintellix", "Vyvanse", "Skyrizi", "Otezla", "Stelara", "Cosentyx", "Rybelsus", "Nurtec", "Tagrisso", "Keytruda",
-    "Opdivo", "Imbruvica", "Ibrance", "Xtandi", "Jakafi", "Revlimid", "Biktarvy", "Descovy", "Epclusa", "Paxlovid", "Toujeo", "Tresiba",
-    "Basaglar", "Bydureon", "Invokana", "Steglatro", "Repatha", "Praluent", "Multaq", "Tikosyn", "Bystolic", "Benicar", "Edarbi", "Caduet",
-    "Dulera", "Breo", "Anoro", "Trelegy", "Nucala", "Fasenra", "Xolair", "Orencia", "Actemra", "Xeljanz", "Rinvoq", "Uloric", "Krystexxa",
-    "Forteo", "Prolia", "Evenity", "Latuda", "Rexulti", "Vraylar", "Saphris", "Fanapt", "Belsomra", "Rozerem", "Gralise", "Horizant",
-    "Metoprolol", "Lisinopril", "Furosemide", "Warfarin", "Vancomycin", "Piperacillin", "Cefepime", "Ceftriaxone", "Levetiracetam",
-    "Gabapentin", "Atorvastatin", "Apixaban", "Enoxaparin", "Ondansetron", "Pantoprazole", "Insulin", "Tacrolimus", "Mycophenolate",
-    "Lasix", "Coumadin", "Zosyn", "Lovenox", "Plavix", "Protonix", "Zofran", "Ativan", "Haldol", "Seroquel", "Dilaudid", "Percocet",
-)  # fmt: skip
-DISEASES = (
-    "Sjogren syndrome", "Takotsubo cardiomyopathy", "Wegener granulomatosis", "Guillain-Barre syndrome", "Crohn's disease", "Hodgkin lymphoma",
-    "Parkinson's disease", "Graves disease", "Hashimoto thyroiditis", "Barrett's esophagus", "Paget's disease", "Kaposi sarcoma",
-    "Bell's palsy", "Charcot foot", "Dupuytren contracture", "Marfan syndrome", "Sweet syndrome", "Whipple disease", "Budd-Chiari syndrome",
-    "Raynaud phenomenon", "Addison's disease", "Meniere disease", "Kawasaki disease", "Tourette syndrome", "Alzheimer dementia",
-    "Mallory-Weiss tear", "Zenker diverticulum", "Merkel cell carcinoma", "Ludwig angina", "Fournier gangrene", "Osler nodes",
-    "Cheyne-Stokes respirations", "Kussmaul breathing", "Babinski sign", "Murphy sign", "Homans sign", "Romberg test", "Glasgow Coma Scale",
-    "Foley catheter", "Hickman line", "Swan-Ganz catheter", "Whipple procedure", "Hartmann pouch", "Jackson-Pratt drain", "Ommaya reservoir",
-    "Pneumonia", "Sepsis", "Cellulitis", "Hyponatremia", "Atrial Fibrillation", "Pancreatitis", "Cholecystitis", "Osteomyelitis", "Encephalopathy",
-    "Thrombocytopenia", "Pulmonary Embolism", "Diverticulitis", "Pyelonephritis", "Rhabdomyolysis", "Clostridium difficile", "Staph Aureus",
-)  # fmt: skip
+    "date": _listed(
+        "08/17/2019; 8-17-19; 2020-12-01; 17 August 2019; Aug 17, 2019; August 17th; Sept. 9, 2021; 12/1/20; "
+        "9 Oct 2022; June 2018; 07/2021; Thursday; the 21st of May; Jan 5th, 2020; 1/5/2020; 05.01.2020; "
+        "3-Feb-22; Christmas Eve"
+    ),
+    "age": _listed("93; 97; 101; 90; 95"),
+    "phone": _listed(
+        "(415) 555-0133; 212.555.0178; 617 555 0199; 555-0142; +44 20 7946 0958; 1-800-555-0123; 646-555-0101 x442"
+    ),
+    "email": _listed("athornton@example.edu; k.mensah+clinic@mail.example.com; NKOSI_T@example.net"),
+    "ssn": _listed("219-09-9999; 457 55 5462; xxx-xx-6789"),
+    "mrn": _listed("10388412; A-774-221; 0044-91-72; E1930022"),
+    "account": _listed("7734-1120-88; HMO8812345; W20019933401; 4111 1111 1111 1111; XR-22-90817"),
+    "license": _listed("D5512-8890-31; 1487650023; G77190442; AB1234563"),
+    "vehicle": _listed("1FTFW1ET5DFC10312; 7ABC912"),
+    "device": _listed("SN-20933-KX; GTX8841029; 0441-22-918"),
+    "url": _listed("https://portal.example.org/u/9912; www.kofimensah.example; gofundme.com/f/help-uma"),
+    "ip": _listed("192.0.2.44; 2001:db8::8a2e:370:7334"),
+    "address": _listed(
+        "2214 Maple Avenue; 77 W. 14th Street, Apt 9; Rural Route 3, Box 41; 900 Ocean Blvd Unit 12; P.O. Box "
+        "3311; Duluth, MN 55802; 41 Kingsway Terrace"
+    ),
+    "location": _listed("Duluth; Fresno; Accra; Gloucester; Wichita; San Rafael; Krakow; Chennai; Fall River"),
+    "organization": _listed(
+        "Cedar Valley Hospital; St. Aloysius Medical Center; Riverbend Nursing Home; Northgate Clinic; Tufts; "
+        "Kaiser; Sunrise Assisted Living; Walgreens; Beth Israel; Roosevelt High School; Boeing; Holy Family "
+        "Hospital"
+    ),
+    "biometric": _listed("FPX-20931; RS0091827"),
+    "photo": _listed("wound_left_heel.jpg; DSC00912.png"),
+}
+DRUGS = _listed(
+    """
+    Xyzal; Linzess; Trintellix; Vyvanse; Skyrizi; Otezla; Stelara; Cosentyx; Rybelsus; Nurtec; Tagrisso; Keytruda;
+    Opdivo; Imbruvica; Ibrance; Xtandi; Jakafi; Revlimid; Biktarvy; Descovy; Epclusa; Paxlovid; Toujeo; Tresiba;
+    Basaglar; Bydureon; Invokana; Steglatro; Repatha; Praluent; Multaq; Tikosyn; Bystolic; Benicar; Edarbi; Caduet;
+    Dulera; Breo; Anoro; Trelegy; Nucala; Fasenra; Xolair; Orencia; Actemra; Xeljanz; Rinvoq; Uloric; Krystexxa;
+    Forteo; Prolia; Evenity; Latuda; Rexulti; Vraylar; Saphris; Fanapt; Belsomra; Rozerem; Gralise; Horizant;
+    Metoprolol; Lisinopril; Furosemide; Warfarin; Vancomycin; Piperacillin; Cefepime; Ceftriaxone; Levetiracetam;
+    Gabapentin; Atorvastatin; Apixaban; Enoxaparin; Ondansetron; Pantoprazole; Insulin; Tacrolimus; Mycophenolate;
+    Lasix; Coumadin; Zosyn; Lovenox; Plavix; Protonix; Zofran; Ativan; Haldol; Seroquel; Dilaudid; Percocet
+    """
+)
+DISEASES = _listed(
+    """
+    Sjogren syndrome; Takotsubo cardiomyopathy; Wegener granulomatosis; Guillain-Barre syndrome; Crohn's disease;
+    Hodgkin lymphoma; Parkinson's disease; Graves disease; Hashimoto thyroiditis; Barrett's esophagus; Paget's
+    disease; Kaposi sarcoma; Bell's palsy; Charcot foot; Dupuytren contracture; Marfan syndrome; Sweet syndrome;
+    Whipple disease; Budd-Chiari syndrome; Raynaud phenomenon; Addison's disease; Meniere disease; Kawasaki disease;
+    Tourette syndrome; Alzheimer dementia; Mallory-Weiss tear; Zenker diverticulum; Merkel cell carcinoma; Ludwig
+    angina; Fournier gangrene; Osler nodes; Cheyne-Stokes respirations; Kussmaul breathing; Babinski sign; Murphy
+    sign; Homans sign; Romberg test; Glasgow Coma Scale; Foley catheter; Hickman line; Swan-Ganz catheter; Whipple
+    procedure; Hartmann pouch; Jackson-Pratt drain; Ommaya reservoir; Pneumonia; Sepsis; Cellulitis; Hyponatremia;
+    Atrial Fibrillation; Pancreatitis; Cholecystitis; Osteomyelitis; Encephalopathy; Thrombocytopenia; Pulmonary
+    Embolism; Diverticulitis; Pyelonephritis; Rhabdomyolysis; Clostridium difficile; Staph Aureus
+    """
+)
 
 TEMPLATES = (
-    "NURSING PROGRESS NOTE\nReceived pt from {first}, RN at change of shift. {title} {last} alert, oriented x3. Given {DRUG} 40 mg and {DRUG} as ordered. "
-    "BP 132/78, HR 88, sats 96% on 2L. Family ({first} and {first}) at bedside, updated by Dr {last}. Will hold {DRUG} per protocol. "
+    "NURSING PROGRESS NOTE\nReceived pt from {first}, RN at change of shift. {title} {last} alert, oriented x3. "
+    "Given {DRUG} 40 mg and {DRUG} as ordered. "
+    "BP 132/78, HR 88, sats 96% on 2L. Family ({first} and {first}) at bedside, updated by Dr {last}. Will hold "
+    "{DRUG} per protocol. "
     "Pt states he was last here {on_date} for {DISEASE}. {first} {last}, RN, pager {pager}",
-    "SOCIAL WORK CONSULT {date}\nReferred by {doctor} for discharge planning. Patient is a {age} year-old widow living alone at {address}. "
+    "SOCIAL WORK CONSULT {date}\nReferred by {doctor} for discharge planning. Patient is a {age} year-old widow "
+    "living alone at {address}. "
     "Daughter {first} ({phone}) is the health care proxy; son {first} lives in {location}. Insurance: member ID {account}. "
     "SS# {ssn}. She worked for {organization} until retirement and attends church in {location}. Email on file {email}. "
     "Hx of {DISEASE} and {DISEASE}; takes {DRUG}.",
-    "{date}\n\nRE: {name}\nDOB: {date}\nMRN {mrn}\n\nDear Dr. {last},\n\nThank you for referring this pleasant {age}-year-old gentleman, whom I saw in "
-    "clinic {on_date}. {title} {last} has {DISEASE}, treated with {DRUG} since {date}. On exam there is a {DISEASE}. I have suggested a trial of "
-    "{DRUG} 10 mg nightly and will see him again in three months. My office can be reached at {phone}.\n\nSincerely,\n\n{name}, MD, FACP\n"
+    "{date}\n\nRE: {name}\nDOB: {date}\nMRN {mrn}\n\nDear Dr. {last},\n\nThank you for referring this pleasant "
+    "{age}-year-old gentleman, whom I saw in "
+    "clinic {on_date}. {title} {last} has {DISEASE}, treated with {DRUG} since {date}. On exam there is a {DISEASE}. "
+    "I have suggested a trial of "
+    "{DRUG} 10 mg nightly and will see him again in three months. My office can be reached at {phone}.\n\nSincerely,"
+    "\n\n{name}, MD, FACP\n"
     "cc: {name}\n{address}",
-    "OPERATIVE REPORT\nPATIENT: {upper}\nMED REC #: {mrn}\nSURGEON: {name}, M.D.\nASSISTANT: {name}, PA-C\nDATE OF OPERATION: {date}\n"
-    "ANESTHESIA: General, by Dr. {last}\nIMPLANTS: stem, serial no. {device}\nPROCEDURE: The patient was brought from {organization} and after "
+    "OPERATIVE REPORT\nPATIENT: {upper}\nMED REC #: {mrn}\nSURGEON: {name}, M.D.\nASSISTANT: {name}, PA-C\nDATE OF "
+    "OPERATION: {date}\n"
+    "ANESTHESIA: General, by Dr. {last}\nIMPLANTS: stem, serial no. {device}\nPROCEDURE: The patient was brought "
+    "from {organization} and after "
     "{DRUG} was given the abdomen was explored. There was evidence of {DISEASE}. Estimated blood loss 250 ml. Counts correct x2. "
     "Dictated but not read. {initials}/mq D: {date} T: {date}",
-    "ED TRIAGE: {first} {last}, {age} yo F, BIBA from {organization} after fall {on_date}. Hit by truck plate {vehicle} per EMS. Lives {in_town}. "
-    "Emergency contact: {first} {last} (niece) cell {phone}. PCP {last} at {organization}. Allergic to {DRUG}, on {DRUG} for {DISEASE}. "
+    "ED TRIAGE: {first} {last}, {age} yo F, BIBA from {organization} after fall {on_date}. Hit by truck plate "
+    "{vehicle} per EMS. Lives {in_town}. "
+    "Emergency contact: {first} {last} (niece) cell {phone}. PCP {last} at {organization}. Allergic to {DRUG}, on "
+    "{DRUG} for {DISEASE}. "
     "FSBG 142, temp 98.2, SpO2 99%. Driver's license {license}. Seen and examined with {last}; plan CT head.",
-    "Discharge Planning\nPt {last} accepted at {organization}, bed available {date}. Report called to {first} at {phone}. Fax {phone}. Auth number "
-    "{account}. Transport booked for {date} 14:00. Follow up: Dr. {name}, {address}, on {date} at 9:30 am. Rx sent to {organization}. Portal "
+    "Discharge Planning\nPt {last} accepted at {organization}, bed available {date}. Report called to {first} at "
+    "{phone}. Fax {phone}. Auth number "
+    "{account}. Transport booked for {date} 14:00. Follow up: Dr. {name}, {address}, on {date} at 9:30 am. Rx sent "
+    "to {organization}. Portal "
     "{url} set up, login from {ip}. Continue {DRUG} 5 mg daily, {DRUG} 20 mg BID; stop {DRUG}. {DISEASE} stable.",
-    "PODIATRY\nWound photo {photo} uploaded {date} by {first}. Charting reviewed with {name}, DPM. Pt reports wearing shoes from {organization}. "
+    "PODIATRY\nWound photo {photo} uploaded {date} by {first}. Charting reviewed with {name}, DPM. Pt reports "
+    "wearing shoes from {organization}. "
     "{title} {last} denies fever. {DISEASE} with no change; {DISEASE} ruled out. Biometric consent: fingerprint ID {biometric}. "
     "Refill {DRUG}. Next visit {date}. Signed: {name}",
-    "PSYCH INTAKE {date}. \"I came here from {location} with my wife {first},\" he says. Born in {location}, raised by aunt {first} {last}. Served with "
-    "{first} {last}, who visits. Formerly employed at {organization}. Therapist: {name}, LICSW, {phone}. Meds: {DRUG}, {DRUG}, {DRUG}. PMH {DISEASE}. "
+    'PSYCH INTAKE {date}. "I came here from {location} with my wife {first}," he says. Born in {location}, raised by aunt {first} {last}. Served with '
+    "{first} {last}, who visits. Formerly employed at {organization}. Therapist: {name}, LICSW, {phone}. Meds: "
+    "{DRUG}, {DRUG}, {DRUG}. PMH {DISEASE}. "
     "NPI {license}. Patient's brother {last} called {on_date}. His neighbor, {first}, found him. Turned {age} last week.",
-    "Telephone encounter {date} 4:15 PM: Spoke with {first} {last}, mother of patient. {first} has had hives after {DRUG}. Advised per {doctor} to stop "
-    "{DRUG} and start {DRUG}. Callback {phone}. Acct {account}. {first} verbalized understanding. Also asked about {DISEASE}. -- {name} RN",
-    "CARDIAC CATH\nReferring MD: {last}\nOperator: {name}\nFellow: {last}, {first}\nAccession: {account}\nIndication: {age}F w/ {DISEASE}. Access "
-    "right radial 6 Fr. LAD 80% mid. {DRUG} load, {DRUG} 81 mg. Pacemaker model L331 S/N {device}. Discussed with {title} {last} and family "
+    "Telephone encounter {date} 4:15 PM: Spoke with {first} {last}, mother of patient. {first} has had hives after "
+    "{DRUG}. Advised per {doctor} to stop "
+    "{DRUG} and start {DRUG}. Callback {phone}. Acct {account}. {first} verbalized understanding. Also asked about "
+    "{DISEASE}. -- {name} RN",
+    "CARDIAC CATH\nReferring MD: {last}\nOperator: {name}\nFellow: {last}, {first}\nAccession: "
+    "{account}\nIndication: {age}F w/ {DISEASE}. Access "
+    "right radial 6 Fr. LAD 80% mid. {DRUG} load, {DRUG} 81 mg. Pacemaker model L331 S/N {device}. Discussed with "
+    "{title} {last} and family "
     "{on_date}. {DISEASE} noted on prior study from {organization} dated {date}.",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -154,9 +194,12 @@ def _value(slot: str, dice: random.Random) -> tuple[str, str, str]:
     if slot == "DISEASE":
         return "", dice.choice(DISEASES), "disease"
     if slot == "on_date":
-        return "on ", dice.choice(("8/17", "the 21st", *VALUES["date"])), "date"
+        value = dice.choice(("8/17", "the 21st", *VALUES["date"]))
+        return ("on the " if value.startswith("the ") else "on "), value.removeprefix("the "), "date"
     if slot == "pager":
         return "", dice.choice(("31882", "9-4471", "x5-2210")), "phone"
     if slot == "in_town":
         return "in ", dice.choice(VALUES["location"]), "location"
-    return "", dice.choice(VALUES[slot]), slot
+    value = dice.choice(VALUES[slot])
+    article = "the " if value.startswith("the ") else ""  # tells nobody
+    return article, value.removeprefix("the "), slot

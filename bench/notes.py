@@ -110,7 +110,9 @@ def main() -> None:
     results: dict[str, Any] = quality(notes, missed)
     if options.rounds:
         # Notes of about 5,000 characters, the size of a short discharge summary
-        texts = ["\n\n".join(note.text for note in notes[start : start + 6]) for start in range(0, min(120, len(notes)), 6)]
+        texts = [
+            "\n\n".join(note.text for note in notes[start : start + 6]) for start in range(0, min(120, len(notes)), 6)
+        ]
         results["speed"] = speed(texts, options.rounds)
     print(json.dumps(results, indent=None if options.json else 1))
     if options.missed:

@@ -52,13 +52,13 @@ class EntityModel:
 
         files = read_weights(REF, package_folder(PACKAGE, FOLDER), _RECOGNISER, Settings())
         config = spacy.util.load_config_from_str(files["config.cfg"].decode())
-        nlp = spacy.util.load_model_from_config(config, exclude=_OTHER_COMPONENTS, auto_fill=False, validate=False)
+        nlp: Any = spacy.util.load_model_from_config(config, exclude=_OTHER_COMPONENTS, auto_fill=False, validate=False)
         nlp.vocab.strings.from_bytes(files["vocab/strings.json"])
         nlp.vocab.lookups.from_bytes(files["vocab/lookups.bin"])
         nlp.tokenizer.from_bytes(files["tokenizer"])
         parts = {name: files[f"ner/{name}"] for name in ("cfg", "moves", "model")}
         nlp.get_pipe("ner").from_bytes(srsly.msgpack_dumps(parts))
-        self._nlp: Any = nlp
+        self._nlp = nlp
         self._lock = threading.Lock()
 
     def entities(self, text: str) -> list[Entity]:
@@ -76,17 +76,26 @@ def entity_model() -> EntityModel:
     return EntityModel()
 
 
-@cache
-def english_words() -> frozenset[str]:
-    """About 86,000 English words in lower case: WordNet's lemmas, medical ones among them, and stop words.
+@dataclass(frozen=True)
+class EnglishWords:
+    """About 88,000 English words in lower case: WordNet's lemmas, medical ones among them, irregular forms, stop words.
 
-    They hold common names too (smith, boston): whoever asks must know which words are also names.
+    WordNet holds names too, of people and of towns (smith, ibrahim, boston); all of these are among the `nouns`, the words
+    that are a noun and nothing else.
     """
+
+    all: frozenset[str]
+    nouns: frozenset[str]
+
+
+@cache
+def english_words() -> EnglishWords:
     from spacy.lang.en.stop_words import STOP_WORDS
     from spacy.lookups import Lookups
 
     files = read_weights(REF, package_folder(PACKAGE, FOLDER), _LEXICON, Settings())
     lookups = Lookups().from_bytes(files["lemmatizer/lookups/lookups.bin"])
-    lemmas = (lemma for kind in lookups.get_table("lemma_index").values() for lemma in kind)
-    inflected = (word for kind in lookups.get_table("lemma_exc").values() for word in kind)
-    return frozenset({*lemmas, *inflected, *STOP_WORDS})
+    lemmas = {kind: set(lookups.get_table("lemma_index").get(kind, ())) for kind in ("noun", "verb", "adj", "adv")}
+    irregular = {word for kind in lookups.get_table("lemma_exc").values() for word in kind}
+    others = {*lemmas["verb"], *lemmas["adj"], *lemmas["adv"], *irregular, *STOP_WORDS}
+    return EnglishWords(frozenset(others | lemmas["noun"]), frozenset(lemmas["noun"] - others))

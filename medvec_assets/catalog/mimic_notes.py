@@ -8,8 +8,8 @@ MIMIC_NOTES = DatasetSpec(
     id="mimic_notes",
     source="mimic",
     title="MIMIC-IV-Note: discharge summaries and radiology reports",
-    citation="Johnson A, Pollard T, Horng S, Celi LA, Mark R. MIMIC-IV-Note: Deidentified free-text clinical notes (version 2.2). "
-    "PhysioNet 2023. doi:10.13026/1n74-ne17",
+    citation="Johnson A, Pollard T, Horng S, Celi LA, Mark R. MIMIC-IV-Note: Deidentified free-text clinical notes "
+    "(version 2.2). PhysioNet 2023. doi:10.13026/1n74-ne17",
     description="One record per note. The source has masked identifiers with ___ and shifted its dates; medvec's own rules go "
     "over the text once more (medvec_assets/deid/notes.py). One vector of each note's telling sections, 256 tokens. The "
     "sample is synthetic, in the release's layout, with identifiers planted in it and some of it broken on purpose.",

@@ -10,12 +10,13 @@ no list here and in no English lexicon may be hidden as a person: that loses a w
 from __future__ import annotations
 
 
-def _terms(text: str) -> frozenset[str]:
+def terms(text: str) -> frozenset[str]:
+    """The words of `text`, as a list is written in these modules."""
     return frozenset(text.split())
 
 
 # Generic and brand names that no syllable of _DRUG_ENDINGS tells.
-DRUGS = _terms(
+DRUGS = terms(
     """
     abilify acetaminophen actos adderall adenosine advair advil albumin albuterol aldactone aleve allegra allopurinol
     alteplase amaryl ambien amiodarone amoxil anastrozole ancef apap apixaban aricept arimidex ascorbic aspirin atarax
@@ -51,26 +52,26 @@ DRUGS = _terms(
     """
 )
 # Endings of generic drug names (the stems of the USAN council) and of the words for diseases, findings, procedures.
-_DRUG_ENDINGS = (
+_DRUG_ENDINGS = terms(
     "afil alol asone astine azepam azine azole azosin barbital bactam bicin caine calci cillin citabine conazole cort cycline "
     "dipine dronate droxil etine fenac feron fibrate floxacin flozin formin gliptin glitazone glutide grastim grel iclovir idone "
     "ilide imus lamide lukast mab methasone micin mustine mycin nacin navir nib nidazole nitrate nitrin olol olone onide osin "
     "oxacin oxetine oxin parin penem pezil phylline platin poetin pramine prazole pril prost quine rubicin sartan semide setron "
     "sone statin tadine taxel terol thiazide thyroxine tidine tinib triptan triptyline tropium tyline vastatin vir vudine xaban "
     "xetine zepam zide zine zolam zolid zoline zoxin"
-).split()
-_DISEASE_ENDINGS = (
+)
+_DISEASE_ENDINGS = terms(
     "aemia algia cele centesis cemia clasia crine cyte cytic cytosis dema desis dynia ectasis ectomy emia emic enia esthesia "
     "genesis gram graph graphic graphy iasis iatric iatry itic itis kalemia kinesia lepsy logy lysis lytic malacia megaly metry "
     "natremia oma opathy opia orrhea osis ostomy otic otomy oxia paresis pathy penia penic pepsia phagia phasia philia phobia "
     "plasia plasty plegia pnea poiesis ptosis ptysis rrhage rrhagia rrhaphy rrhea rrhosis sclerosis scope scopy spasm stasis "
     "stenosis stomy therapy thorax tomy trophic trophy tropic uresis uria uric vascular ical ular inal iform itious"
-).split()
+)
 ENDINGS = tuple(sorted({*_DRUG_ENDINGS, *_DISEASE_ENDINGS}))
 MIN_STEM_CHARS = 3  # before an ending: "mab" ends trastuzumab, and is not the whole of a word
 
 # Persons whose names are words of medicine. One of them alone is no person; "Dr. Foley" and "Mary Foley" are.
-EPONYMS = _terms(
+EPONYMS = terms(
     """
     addison adson allen alzheimer apgar argyll arnold asperger babinski baker bankart barrett bartholin bartter bazin
     behcet bell bence berger billroth binet bishop blalock bohr bowen braden brooke broca brudzinski bruce budd buerger
@@ -84,7 +85,7 @@ EPONYMS = _terms(
     meigs meniere merkel mobitz monteggia moro morton murphy nissen noonan norton osgood osler paget pancoast pap
     parkinson patau penrose perthes peyer peyronie phalen pick plummer potter pott prader quincke ramsay ranson raynaud
     reiter reynolds reye richter rickett ringer rinne roth roux romberg rovsing rovsings salter schatzki schiller schilling
-    seldinger sengstaken shiley sjogren spurling starling stevens still stokes sturge swan sydenham takayasu tanner tinel
+    seldinger sengstaken shiley sjogren spurling starling stevens still stokes sturge swan sydenham sylvian takayasu tanner tinel
     todd tourette tourettes trendelenburg trousseau turner valsalva virchow wallenberg weber wegener weil wells wenckebach
     wernicke whipple willebrand williams wilms wilson wolff wood yankauer yates willis zenker zollinger ziehl bentall bernard
     bosworth chopart crigler dubin eisenberg galeazzi gerdy hill jefferson jerne maisonneuve pavlik sachs sever smith
@@ -92,17 +93,18 @@ EPONYMS = _terms(
     """
 )
 # What follows an eponym: before one of these a name is a word of medicine.
-EPONYM_HEADS = (
+EPONYM_HEADS = terms(
     "disease diseases syndrome sign signs lymphoma catheter score scale test tube cyst palsy fracture reflex maneuver "
     "manoeuvre criteria class classification esophagus ulcer abscess tumor tumour sarcoma phenomenon contracture procedure "
     "operation anastomosis lines line nodes node body bodies cells stain filter drain pouch node angle law rule point "
     "chorea dementia dystrophy encephalopathy hernia lobectomy mass murmur nodule nodules respirations sounds stage "
     "thyroiditis triad deformity duct gland ligament membrane space triangle factor virus agar solution lactate valve "
-    "stent monitor traction splint brace position incision retractor forceps jejunostomy gastrectomy repair shunt"
-).split()
+    "reservoir gangrene tear cell pouches fissure fissures stent monitor traction splint brace position incision "
+    "retractor forceps jejunostomy gastrectomy repair shunt"
+)
 
 # Words of headings, wards and tests that stand capitalised and are in no general lexicon.
-CLINICAL_WORDS = _terms(
+CLINICAL_WORDS = terms(
     """
     abd abg admission afebrile afib aicd anicteric anion anteroposterior anxiety apgars apnea appt arousable ascites aspirin
     attending atelectasis auscultation avnrt axial axilla basename basophils bibasilar biopsy bipap bmi bnp bradycardia brief
@@ -127,6 +129,9 @@ CLINICAL_WORDS = _terms(
     ventricle ventricular vitals vitamin voiding wbc wnl wound xray yeast neg pos npo prn bid tid qid qhs qam qpm neut alkphos
     totbili albumin glucose urean hco3 mcv mch mchc rdw inr ptt alt ast ldh cpk ck-mb ctropnt hepatitis influenza strep staph
     candida pseudomonas enterococcus escherichia coli clostridium difficile mrsa vre esbl sars-cov-2 covid-19 cmv ebv hsv vzv
+    aureus epidermidis pneumoniae faecalis faecium aspergillus enterobacter proteus mirabilis serratia marcescens acinetobacter
+    baumannii stenotrophomonas maltophilia bacteroides fragilis moraxella catarrhalis haemophilus influenzae legionella listeria
+    mycobacterium avium cryptococcus albicans glabrata citrobacter streptococcus staphylococcus
     comparison clip reason wet read medical condition underlying provisional final report addendum sex allergies
     adverse drug reactions discharged deceased extended care facility worst worsening ambulatory coherent alert interactive
     lethargic level consciousness mental status activity independent requires assistance dear weigh mr mra ct cat pet spect
@@ -135,7 +140,7 @@ CLINICAL_WORDS = _terms(
     """
 )
 
-STATES = _terms(
+STATES = terms(
     """
     alabama alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii idaho illinois indiana
     iowa kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri montana nebraska

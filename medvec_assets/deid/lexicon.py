@@ -16,18 +16,19 @@ from medvec_assets.deid.clinical_terms import (
     EPONYMS,
     MIN_STEM_CHARS,
     STATES,
+    terms,
 )
 from resources.language_model import english_words
 
 CACHED_WORDS = 1 << 16  # the judgements that are kept: a text repeats its words
 CENSUS_FILE = Path(__file__).with_name("census_names.txt")
 # First names and surnames that are words of notes first: alone, without a title or a partner, they are no person.
-WORDS_FIRST = frozenset(
+WORDS_FIRST = terms(
     """
     alpha amber america april art asia august aura autumn basil belle berry bill black booker brain brandy bridge brook brown
     bud buddy burl buster candida candy carol chad chance chang charity chase cherry chi christian chuck clay cliff cole coral
-    crystal cyst dale dallas daily dawn day deal dean deb dick dirk dolly don dong drew driver dusty earl early easter ebony eden era
-    eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray green grove guy hall
+    crystal cyst dale dallas daily dawn day deal dean deb dick dirk dolly don dong drew driver dusty earl early easter ebony
+    eden era     eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray green grove guy hall
     hand hazel head heart heath heather herb high hill holly homer hope hung hunt hunter india iris israel iva ivory ivy jack
     jade jan jay jean jewel jordan joy jude june july junior kenya king kip kitty lacy lake lance lane laurel lawn lea lee leo
     lily link little long love low lulu mac major marina mark marina max may mcburney mercy merry mild misty mona moon moral
@@ -37,10 +38,10 @@ WORDS_FIRST = frozenset(
     summer sun sung sunny sunshine swan tad tanner terry tia tod toe tory trinidad troy tyler valencia van venus vesta victor
     viola violet virgil viva wade wally walk walker wall ward waters weak weeks weight west white wild will windy winter wise
     wood woods young
-    """.split()
+    """
 )
 # Large towns that the lexicon of English has too.
-TOWNS = frozenset(
+TOWNS = terms(
     """
     albany albuquerque amsterdam anaheim anchorage athens atlanta augusta austin baltimore bangor barcelona baghdad beijing
     berlin bermuda birmingham bogota boise bombay boston boulder bridgeport bristol brockton bronx brooklyn brussels buffalo
@@ -54,9 +55,22 @@ TOWNS = frozenset(
     savannah seattle seoul shanghai singapore somerville spokane springfield stockholm stockton sydney syracuse taipei tallahassee
     tampa tehran tokyo toledo topeka toronto trenton tucson tulsa utica vancouver venice vienna waltham warsaw wichita
     wilmington winnipeg worcester yonkers york zurich
-    """.split()
+    """
 )
-_ENDINGS_OF_WORDS = ("'s", "’s", "s", "es", "ed", "d", "ing", "ly", "er", "est", "ies", "ally")
+# Who a note speaks of without naming them.
+ROLES = terms(
+    """
+    anesthesia anesthesiologist anesthesiology assistant attending aunt author baby boy brother cardiologist cardiology care
+    caregiver child children clinician colleague consultant contact coordinator cousin dad daughter dentist department dietitian
+    director doctor driver emergency family father fellow fiance fiancee friend gentleman girl girlfriend grandmother guardian
+    home hospice hospital hospitalist house husband infant intern interpreter kin lady man manager md mom mother neighbor
+    neighbour neonate nephew neurologist niece nurse nursing obstetrician oncologist operator pathologist patient pediatrician
+    person pharmacist pharmacy physician practitioner precautions primary protocol provider proxy psychiatrist radiologist
+    radiologist relative report resident residents room roommate sister sitter son spouse staff student supervisor surgeon team
+    technician therapist transport uncle unit ward wife woman worker service services office center clinic
+    """
+)
+_ENDINGS_OF_WORDS = ("'s", "s", "es", "ed", "d", "ing", "ly", "er", "est", "ies", "ally")
 
 
 @cache
@@ -68,21 +82,23 @@ def census() -> tuple[frozenset[str], frozenset[str]]:
 
 def plain(word: str) -> str:
     """The form that lists hold: lower case, no possessive, no point."""
-    return word.lower().replace("’", "'").removesuffix("'s").strip(".'")
+    return word.lower().replace("\u2019", "'").removesuffix("'s").strip(".'")
 
 
 def is_first_name(word: str) -> bool:
-    return plain(word) in census()[0]
+    return plain(word).replace("'", "") in census()[0]
 
 
 def is_surname(word: str) -> bool:
     """A double name is one if a half of it is."""
-    bare = plain(word)
+    bare = plain(word).replace("'", "")  # the census writes OBRIEN
     return bare in census()[1] or ("-" in bare and any(part in census()[1] for part in bare.split("-")))
 
 
 def is_eponym(word: str) -> bool:
-    return plain(word) in EPONYMS
+    """A name that is a word of medicine, or a double one that begins with one (Mallory-Weiss)."""
+    bare = plain(word)
+    return bare in EPONYMS or bare.split("-")[0] in EPONYMS
 
 
 def is_state(word: str) -> bool:
@@ -104,14 +120,21 @@ def is_clinical(word: str) -> bool:
 @lru_cache(maxsize=CACHED_WORDS)
 def is_english(word: str) -> bool:
     """In the lexicon of English, or a form of a word that is. Many names are too."""
-    bare, words = plain(word), english_words()
+    bare, words = plain(word), english_words().all
     if bare in words or bare in CLINICAL_WORDS or bare in DRUGS:
         return True
     if "-" in bare:
-        return all(not part or is_english(part) for part in bare.split("-"))
-    stems = {bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2}
+        return all(not part or part in words or is_clinical(part) for part in bare.split("-"))
+    stems = {
+        bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2
+    }
     doubled = {stem[:-1] for stem in stems if len(stem) > 3 and stem[-1] == stem[-2]}  # stopped
     return any(stem in words or f"{stem}e" in words or f"{stem}y" in words for stem in stems | doubled)
+
+
+def is_listed(word: str) -> bool:
+    """In the lexicon of English as it stands, not as a form of a word that is."""
+    return plain(word) in english_words().all
 
 
 @lru_cache(maxsize=CACHED_WORDS)
@@ -128,6 +151,13 @@ def is_name_alone(word: str) -> bool:
         return False
     first, last = census()
     return bare in first or (bare in last and not is_english(bare))
+
+
+@lru_cache(maxsize=CACHED_WORDS)
+def is_bare_noun(word: str) -> bool:
+    """An English noun that is no other kind of word, as all names in the lexicon are: a name where a cue says so."""
+    bare = plain(word)
+    return bare in english_words().nouns and not is_clinical(word) and bare not in WORDS_FIRST and bare not in ROLES
 
 
 def is_town(word: str) -> bool:

@@ -47,12 +47,10 @@ _STREET = (
     r"Parkway|Pkwy|Square|Sq|Trail|Trl|Turnpike|Pike|Row|Alley|Crescent|Close|Loop|Route|Rte|Plaza|Mews|Broadway)"
 )
 _FLAT = r"(?:,?[ \n](?:apt|apartment|unit|suite|ste|room|rm|floor|fl|lot|#)\b\.? ?#?[\w-]{1,8})?"
-_STATE_CODE = (
-    r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])"
-)
+_STATE_CODE = r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])"
 # These are also credentials, wards or words: a state only before a ZIP code.
 _PLAIN_STATE_CODE = r"(?-i:A[KRZ]|CA|CT|FL|GA|I[AL]|K[SY]|M[AINT]|N[CDEHJMVY]|OH|RI|SC|SD|T[NX]|UT|VT|VA|W[AVY])"
-_CAPITALISED = r"(?-i:[A-Z][a-z]+(?:[-'’][A-Z]?[a-z]+)?)"
+_CAPITALISED = r"(?-i:[A-Z][a-z]+(?:[-'\u2019][A-Z]?[a-z]+)?)"
 _UNITS = r"(?:mg|ml|mcg|ug|meq|iu|units?|cc|kg|g|mm|cm|hz|cgy|kcal|cal|ng|pg|mmol|l|k|m|u)"
 
 
@@ -79,7 +77,8 @@ RULES = (
         rf"(?<![\d.]){_DAY}[-/]{_DAY}[-/](?:{_YEAR}|'?\d\d)(?![\d/])",
         rf"(?<![\d.]){_DAY}\.{_DAY}\.{_YEAR}(?!\d)",
         rf"(?<![\d/.]){_MONTH_NUMBER}[-/]{_YEAR}(?![\d/])",
-        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?![:/%]|\.\d)(?:,? {{0,2}}(?:of )?(?:{_YEAR}|'\d\d))?",
+        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?![:/%]|\.\d)(?:,? {{0,2}}(?:of )"
+        rf"?(?:{_YEAR}|'\d\d))?",
         rf"\b{_DAY}{_ORDINAL}?(?: of|-|/)? ?{_MONTH}\b(?:\.?[ ,-]{{0,2}}(?:{_YEAR}|'?\d\d(?!\d| ?{_UNITS}\b)))?",
         rf"(?<![\d.]){_DAY}{_MONTH}(?:{_YEAR}|\d\d)(?!\d)",
         rf"\b{_MONTH}\.?,? (?:of )?(?:{_YEAR}|'\d\d)\b",
@@ -90,7 +89,8 @@ RULES = (
         rf"(?:^|(?<=\n))[ \t]*(?P<id>{_MONTH_NUMBER}/{_DAY})(?=:| -)",
         rf"\b(?:on|since|until|by|of) the (?P<id>{_DAY}{_ORDINAL})\b{_COUNTED}",
         r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b",
-        r"\b(?:christmas|thanksgiving|easter|new year'?s|hanukkah|passover|ramadan|diwali|halloween|(?:labor|memorial|independence|"
+        r"\b(?:christmas|thanksgiving|easter|new year'?s|hanukkah|passover|ramadan|diwali|halloween|(?:labor|memorial|"
+        r"independence|"
         r"veterans|valentine'?s|mother'?s|father'?s|mlk|columbus|presidents'?) day|(?:4th|fourth) of july)\b"
         r"(?: (?:eve|day))?(?! (?:disease|factor|tree))",
         rf"\b(?:spring|summer|autumn|fall|winter),? (?:of )?(?:{_YEAR}|'\d\d)\b",
@@ -107,19 +107,22 @@ RULES = (
     ),
     _rule(
         "phone",
-        r"(?<![\d.-])(?:\+?1[-. ]{1,2})?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. /]{1,2})\d{3}[-. ]{1,2}\d{4}(?!\d)(?:,? ?(?:x|ext\.?|extension) ?#?\d{1,6})?",
+        r"(?<![\d.-])(?:\+?1[-. ]{1,2})?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. /]{1,2})\d{3}[-. ]{1,2}\d{4}(?!\d)(?:,? ?(?:x|"
+        r"ext\.?|extension) ?#?\d{1,6})?",
         r"(?<![\w+])\+\d{1,3}(?:[ .-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?!\w)",
         r"\b1[- ]8\d\d[- ][A-Z0-9]{3}[- ]?[A-Z0-9]{4}\b",
         r"\b(?:phone|tel|telephone|call(?:ed)?|cell|mobile|home|work|fax|facsimile|contact|pager|beeper|reached|number|at|ph|clinic|"
         r"line|office)\b(?: at| is| number| no\.?| #)?[ :#.]{0,3}(?P<id>\d{3}[-. ]\d{4})(?!\d)",
-        r"\b(?:pager|pgr|beeper|bpr|bleep|ext|extension|voicemail|fax)\b(?: number| no\.?| is)?[ .:#]{0,3}(?P<id>[px]?\d{3,7})\b",
+        r"\b(?:pager|pgr|beeper|bpr|bleep|ext|extension|voicemail|fax)\b(?: number| no\.?| is)?[ .:#]{0,"
+        r"3}(?P<id>[px]?(?:\d{1,2}-)?\d{3,7})\b",
         r"\b(?-i:[xp])(?P<id>[2-9]\d{3,4})\b",
     ),
     _rule(
         "email",
         r"[\w.+%'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}",
         r"\b[\w.+-]{1,64} ?[\[(]?(?:\bat\b|@)[\])]? ?[\w-]{1,63} ?[\[(]?(?:\bdot\b|\.)[\])]? ?(?:com|org|net|edu|gov)\b",
-        r"\b(?:twitter|instagram|facebook|tiktok|skype|telegram|handle|user ?name|screen name)\b(?: is)?[: ]{1,2}(?P<id>@?[\w.]{3,40})",
+        r"\b(?:twitter|instagram|facebook|tiktok|skype|telegram|handle|user ?name|screen name)\b(?: is)?[: ]{1,"
+        r"2}(?P<id>@?[\w.]{3,40})",
     ),
     _rule(
         "ssn",
@@ -130,15 +133,18 @@ RULES = (
     _rule(
         "mrn",
         _numbered(
-            r"mrn?(?= ?#| ?no\b| ?number)|mrn|m\.r\.n\.?|med(?:ical)?\.? ?rec(?:ord)?|unit(?= no\b| number| #)|hospital(?= no\b| number|"
-            r" id)|patient(?= id| no\b| number| identifier)(?: identifier)?|pt(?= id| #| no\b)|chart(?= no\b| number| #|:)|cmrn|emr(?= #|"
+            r"mrn?(?= ?#| ?no\b| ?number)|mrn|m\.r\.n\.?|med(?:ical)?\.? ?rec(?:ord)?|unit(?= no\b| number| #)|"
+            r"hospital(?= no\b| number|"
+            r" id)|patient(?= id| no\b| number| identifier)(?: identifier)?|pt(?= id| #| no\b)|chart(?= no\b| number| "
+            r"#|:)|cmrn|emr(?= #|"
             r" id)|record(?= no\b| number| #|:)|jacket(?= no\b| #)|nhs(?= no| number)|empi|epi(?= id)"
         ),
     ),
     _rule(
         "account",
         _numbered(
-            r"acc(?:oun)?t|policy|member|subscriber|beneficiary|medicare|medicaid|mbi|hicn|health ?plan|insurance|group|plan|claim|"
+            r"acc(?:oun)?t|policy|member|subscriber|beneficiary|medicare|medicaid|mbi|hicn|health ?plan|insurance|"
+            r"group|plan|claim|"
             r"invoice|encounter|visit|csn|har|fin|accession|acc|order|specimen|requisition|authori[sz]ation|auth|referral|reference|"
             r"confirmation|voucher|card|case|study|request|tracking|episode|clip",
             _HARD_LINK,
@@ -148,7 +154,8 @@ RULES = (
     _rule(
         "license",
         _numbered(
-            r"(?:driver'?s?'? |medical |nursing |state |pilot )?licen[sc]e|lic|dl|npi|dea|upin|cert(?:ificate|ification)?|passport|"
+            r"(?:driver'?s?'? |medical |nursing |state |pilot )?licen[sc]e|lic|dl|npi|dea|upin|cert(?:ificate|"
+            r"ification)?|passport|"
             r"visa|green card|badge|employee|student|military|veteran|dod|inmate|alien|registration|pharmacy license",
         ),
     ),
@@ -156,14 +163,16 @@ RULES = (
         "vehicle",
         r"\b(?=[A-HJ-NPR-Z0-9]{0,16}\d)(?=[A-HJ-NPR-Z0-9]{0,16}[A-Z])(?-i:[A-HJ-NPR-Z0-9]{17})\b",
         r"\bvin\b[^\w\n]{0,4}(?:number|no\.?|is)?[^\w\n]{0,3}(?P<id>[A-Z0-9]{6,17})\b",
-        r"\b(?:licen[sc]e|number|vehicle|car|truck|tag)[ -](?:plate|tag|reg(?:istration)?)s?\b(?: (?:number|no\.?|#|is|was))?[ :#]{0,3}"
+        r"\b(?:licen[sc]e|number|vehicle|car|truck|tag)[ -](?:plate|tag|reg(?:istration)?)s?\b(?: (?:number|no\.?|#|"
+        r"is|was))?[ :#]{0,3}"
         rf"(?P<id>(?:{_STATE_CODE}[ -])?(?=[A-Z -]{{0,8}}\d)[A-Z0-9]{{1,8}}(?:[ -][A-Z0-9]{{1,5}}){{0,2}})",
         rf"\bplates?[ :#]{{1,3}}(?P<id>{_STATE_CODE}[ -](?=[A-Z -]{{0,8}}\d)[A-Z0-9]{{1,8}}(?:[ -][A-Z0-9]{{1,5}})?)",
     ),
     _rule(
         "device",
         _numbered(
-            r"serial|s/n|ser|sn(?=[:#])|lot(?= ?(?:no|number|#|:))|imei|udi|mac address|(?:device|implant|model|generator|lead|pump|"
+            r"serial|s/n|ser|sn(?=[:#])|lot(?= ?(?:no|number|#|:))|imei|udi|mac address|(?:device|implant|model|"
+            r"generator|lead|pump|"
             r"pacemaker|icd|catalog|ref)(?= ?(?:id|no|number|#|:|serial|model))(?: (?:serial|model))?"
         ),
         r"\(01\)\d{14}(?:\(\d\d\)[\w-]{1,20}){0,5}",
@@ -184,9 +193,10 @@ RULES = (
     _rule(
         "address",
         rf"\b\d{{1,6}}[A-Z]?(?:-\d{{1,4}})? (?:[NSEW]\.? |(?:north|south|east|west) )?(?-i:(?:{_CAPITALISED}|[A-Z]\.?|\d{{1,3}}"
-        rf"(?:st|nd|rd|th)|[A-Z]{{2,12}})(?: (?:{_CAPITALISED}|[A-Z]{{2,12}})){{0,3}} (?:{_STREET}|{_STREET.upper()}))\b\.?{_FLAT}",
+        rf"(?:st|nd|rd|th)|[A-Z]{{2,12}})(?: (?:{_CAPITALISED}|[A-Z]{{2,12}})){{0,3}} (?:{_STREET}|{_STREET.upper()}))"
+        rf"\b\.?{_FLAT}",
         rf"\b(?-i:{_CAPITALISED} (?:Street|Avenue|Road|Lane|Boulevard|Drive|Terrace))\b{_FLAT}",
-        r"\bp\.? ?o\.? ?box #?\d{1,6}\b",
+        r"\b(?:p\.? ?o\.? ?box #?\d{1,6}|(?:rural route|rr|rfd) #?\d{1,4},? box #?\d{1,6}|rural route #?\d{1,4})\b",
         rf"\b(?-i:{_CAPITALISED}(?: {_CAPITALISED}){{0,2}}),? {_STATE_CODE}\.?,? \d{{5}}(?:-\d{{4}})?\b",
         rf"\b(?P<id>(?-i:{_CAPITALISED}(?: {_CAPITALISED}){{0,2}})), {_PLAIN_STATE_CODE}\b",
         rf"\b{_STATE_CODE}\.?,? (?P<id>\d{{5}}(?:-\d{{4}})?)(?![\d.])",
@@ -195,20 +205,23 @@ RULES = (
     ),
     _rule(
         "biometric",
-        r"\b(?:finger ?print|palm ?print|voice ?print|foot ?print|retinal? scan|iris (?:scan|code)|face ?id|facial (?:scan|recognition)|"
+        r"\b(?:finger ?print|palm ?print|voice ?print|foot ?print|retinal? scan|iris (?:scan|code)|face ?id|facial "
+        r"(?:scan|recognition)|"
         r"biometric)s?\b(?: (?:id|template|record|file|number|no|hash|code|on file|stored|as)){0,3}[ .:#]{0,3}"
         r"(?P<id>(?=[A-Z-]{0,12}\d)[\w-]{3,64})",
     ),
     _rule(
         "photo",
         r"[\w-]{1,80}\.(?:jpe?g|png|heic|tiff?|bmp|gif|dcm|mp4|mov|avi|wav|mp3)\b",
-        r"\b(?:photo(?:graph)?|picture|image|video|selfie)s?\b (?:id|no|number|file|#)[^\w\n]{0,3}(?P<id>(?=[A-Z_-]{0,12}\d)[\w-]{3,64})",
+        r"\b(?:photo(?:graph)?|picture|image|video|selfie)s?\b (?:id|no|number|file|#)[^\w\n]{0,3}(?P<id>(?=[A-Z_-]{0,"
+        r"12}\d)[\w-]{3,64})",
     ),
     # What is long and has digits is somebody's number until somebody says what else it is: deny by default.
     _rule(
         "number",
         rf"(?<![\d.])\d{{7,}}(?![\d.]*\d)(?! ?{_UNITS}\b)",
-        rf"(?<![\w.-])(?=[A-Z/-]{{0,12}}\d)(?!\d{{1,5}}(?:-\d{{1,5}})? ?{_UNITS}\b)(?=(?:[A-Z/-]*\d){{4}})(?=[\d/-]*[A-Z])"
+        rf"(?<![\w.-])(?=[A-Z/-]{{0,12}}\d)(?!\d{{1,5}}(?:-\d{{1,5}})? ?{_UNITS}\b)(?=(?:[A-Z/-]{{0,12}}\d){{4}})"
+        rf"(?=[\d/-]{{0,30}}[A-Z])"
         r"(?-i:[A-Z0-9](?:[A-Z0-9]|[-/](?=[A-Z0-9])){5,30})(?![\w-])",
         r"(?<![\w.-])(?=(?:-?\d){7})\d{2,8}(?:-\d{2,8}){1,4}(?![\w-]|\.\d)",
     ),

@@ -85,7 +85,9 @@ def merged(text: str, spans: list[Span]) -> Iterator[Span]:
             held = (start, end, kind)
         elif start < held[1]:
             held = (held[0], max(end, held[1]), min(held[2], kind, key=_PRIORITY.__getitem__))
-        elif kind == held[2] and _JOINT.fullmatch(text, held[1], start) and kind in ("name", "organization", "location"):
+        elif (
+            kind == held[2] and _JOINT.fullmatch(text, held[1], start) and kind in ("name", "organization", "location")
+        ):
             held = (held[0], end, kind)
         else:
             yield held

@@ -30,7 +30,12 @@ class Analyzer:
         from presidio_analyzer import predefined_recognizers as theirs
 
         own = [_recogniser_type()(list(kinds), find, name) for name, find in finders.items()]
-        others = [theirs.CreditCardRecognizer(), theirs.IbanRecognizer(), theirs.IpRecognizer(), theirs.MacAddressRecognizer()]
+        others = [
+            theirs.CreditCardRecognizer(),
+            theirs.IbanRecognizer(),
+            theirs.IpRecognizer(),
+            theirs.MacAddressRecognizer(),
+        ]
         registry = RecognizerRegistry(recognizers=[*own, *others], supported_languages=["en"])
         language = _language_engine_type()(entity_model())
         self._engine = AnalyzerEngine(registry, language, context_aware_enhancer=_enhancer_type()())
@@ -80,7 +85,9 @@ def _language_engine_type() -> Any:
             return True
 
         def process_text(self, text: str, language: str) -> Any:
-            return NlpArtifacts(self._model.entities(text), [], [], [], self, language)
+            found: Any = self._model.entities(text)  # what our recognisers read, where spaCy's would be
+            no_tokens: Any = []
+            return NlpArtifacts(found, no_tokens, [], [], self, language)
 
         def process_batch(self, texts: Iterable[str], language: str, *args: Any, **kwargs: Any) -> Any:
             return ((text, self.process_text(text, language)) for text in texts)

@@ -40,13 +40,16 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "findings": (r"findings", 500),
 }
 _OTHER = (
-    r"name|unit no|admission date|discharge date|date of birth|sex|service|allergies|attending|past medical history|social history|"
+    r"name|unit no|admission date|discharge date|date of birth|sex|service|allergies|attending|past medical history|"
+    r"social history|"
     r"family history|physical exam|pertinent results|medications on admission|discharge medications|discharge disposition|"
     r"discharge condition|discharge instructions|followup instructions|facility|technique|comparison|notification|"
     r"recommendations?|wet read|addendum|review of systems"
 )
 _HEADING = re.compile(
-    r"(?:^|(?<=\n))[ \t]*(?:" + "|".join(f"(?P<{name}>{words})" for name, (words, _) in SECTIONS.items()) + rf"|{_OTHER})[ \t]*:",
+    r"(?:^|(?<=\n))[ \t]*(?:"
+    + "|".join(f"(?P<{name}>{words})" for name, (words, _) in SECTIONS.items())
+    + rf"|{_OTHER})[ \t]*:",
     re.IGNORECASE,
 )
 _MASKS = re.compile(rf"_{{2,}}|{PLACEHOLDER.pattern}")
@@ -57,7 +60,8 @@ _LONGEST = "over_10000"
 _REMEDIES = {
     "note_encoding": "the note's bytes are no UTF-8; ask the source to write the table again",
     "note_malformed": "the note's row is not what the connector mimic_notes writes; refresh the manifest",
-    "note_type_unknown": f"a note's type is one of {', '.join(NOTE_TYPES)}; ask the source, or teach modalities/notes.py the new one",
+    "note_type_unknown": f"a note's type is one of {', '.join(NOTE_TYPES)}; ask the source, or teach "
+    "modalities/notes.py the new one",
     "note_too_short": f"the note has fewer than {MIN_WORDS} words; nothing can be made of it",
 }
 
@@ -153,7 +157,11 @@ def embedded_text(text: str) -> str:
             bodies.setdefault(name, plain)
     if not bodies:
         return _cut(_plain(text), MAX_HEAD_CHARS)
-    pieces = [f"{name.replace('_', ' ')}: {_cut(bodies[name], share)}" for name, (_, share) in SECTIONS.items() if name in bodies]
+    pieces = [
+        f"{name.replace('_', ' ')}: {_cut(bodies[name], share)}"
+        for name, (_, share) in SECTIONS.items()
+        if name in bodies
+    ]
     return _cut(" ".join(pieces), MAX_HEAD_CHARS)
 
 

@@ -27,7 +27,14 @@ COLUMNS = ("note_id", "subject_id", "hadm_id", "note_type", "note_seq", "chartti
 MARK = "SYNTHETIC NOTE, no person's."
 
 IDENTIFIERS = {
-    "patient": ("Harold Vance", "Miriam Oyelaran", "Tomasz Wierzbicki", "Grace Holloway", "LaToya Simmons", "Wei-Ling Zhou"),
+    "patient": (
+        "Harold Vance",
+        "Miriam Oyelaran",
+        "Tomasz Wierzbicki",
+        "Grace Holloway",
+        "LaToya Simmons",
+        "Wei-Ling Zhou",
+    ),
     "doctor": ("Anjali Deshmukh", "Peter O'Rourke", "Carlos Medina-Ruiz", "Ingrid van der Meer", "Samuel Brown"),
     "relative": ("Denise", "Oluwaseun", "Katarzyna", "Hector", "Mei"),
     "date": ("March 4, 2151", "2151-03-09", "11/23/2150", "Apr 2nd", "14-Feb-2149", "the 3rd of June"),
@@ -74,7 +81,8 @@ STORIES = {
         "Nausea and vomiting",
         "two days of nausea, vomiting and polyuria after missing doses of Lantus and Humalog. Glucose 512, anion gap 24, "
         "ketones large",
-        "Diabetic ketoacidosis treated with insulin drip, fluids and potassium; gap closed within 12 hours; Addison's disease and "
+        "Diabetic ketoacidosis treated with insulin drip, fluids and potassium; gap closed within 12 hours; "
+        "Addison's disease and "
         "Graves disease were ruled out. Discharged on glargine 22 units qhs",
         "Diabetic ketoacidosis, type 1 diabetes mellitus",
     ),
@@ -113,7 +121,16 @@ class Notes:
         sort, seq = {"discharge": "DS", "radiology": "RR"}[table], len(self.rows[table]) + 2
         time = f"{self._random.randint(2120, 2190)}-0{self._random.randint(1, 9)}-1{seq % 10} 00:00:00"
         stay = str(20_000_000 + subject % 1000) if table == "discharge" or seq % 2 else ""
-        row = [f"{subject}-{sort}-{seq}", str(subject), stay, sort, str(seq), time, time.replace("00:00:", "11:26:"), text]
+        row = [
+            f"{subject}-{sort}-{seq}",
+            str(subject),
+            stay,
+            sort,
+            str(seq),
+            time,
+            time.replace("00:00:", "11:26:"),
+            text,
+        ]
         self.rows[table].append(row)
         return row
 
@@ -123,6 +140,8 @@ def discharge(notes: Notes, number: int, story: tuple[str, ...]) -> str:
     patient, sex = notes.next("patient"), "MF"[number % 2]
     last = patient.split()[-1]
     masked = number % 3 == 2  # as the source masks it
+    came, went, born, moved = ("___" if masked else notes.next("date") for _ in range(4))
+    person = f"{'Mr' if sex == 'M' else 'Ms'}. {last}"
     age = notes.next("old") if number % 4 == 0 else f"{44 + number} year old"
     extra = (
         f"Call {notes.next('relative')}, the patient's daughter, at {notes.next('phone')} or {notes.next('email')}.",
@@ -134,9 +153,9 @@ def discharge(notes: Notes, number: int, story: tuple[str, ...]) -> str:
 {MARK}
 Name:  {"___" if masked else patient}                     {"Unit No:   ___" if masked else notes.next("mrn")}
  
-Admission Date:  {"___" if masked else notes.next("date")}              Discharge Date:   {"___" if masked else notes.next("date")}
+Admission Date:  {came}              Discharge Date:   {went}
  
-Date of Birth:  {"___" if masked else notes.next("date")}             Sex:   {sex}
+Date of Birth:  {born}             Sex:   {sex}
  
 Service: MEDICINE
  
@@ -152,9 +171,10 @@ Major Surgical or Invasive Procedure:
 none
  
 History of Present Illness:
-{"___" if masked else f"Mr. {last}" if sex == "M" else f"Ms. {last}"} is a {age} {sex} with hypertension, Crohn's disease and s/p CABG who 
+{"___" if masked else person} is a {age} {sex} with hypertension, Crohn's disease and s/p CABG who 
 presents with {illness}. Transferred from {notes.next("hospital")}
-on {"___" if masked else notes.next("date")}. T 98.6 HR 90 BP 142/84 RR 18 O2 94% RA. {"" if masked else last + " denies"} chest pain.
+on {moved}. T 98.6 HR 90 BP 142/84 RR 18 O2 94% RA.
+{"" if masked else last + " denies"} chest pain.
  
 Past Medical History:
 Hypertension, hyperlipidemia, Parkinson's, Barrett's esophagus, Raynaud's
@@ -196,7 +216,9 @@ def radiology(notes: Notes, number: int, image: tuple[str, ...]) -> str:
     return f"""{MARK}
 EXAMINATION:  {title}
  
-INDICATION:  {"___" if masked else notes.next("old") if number % 4 == 0 else f"{50 + number} year old"} {"wo" if number % 2 else ""}man {indication}
+INDICATION:  {"___" if masked else notes.next("old") if number % 4 == 0 else f"{50 + number} year old"} {
+        "wo" if number % 2 else ""
+    }man {indication}
  
 TECHNIQUE:  Standard technique. {"" if masked else notes.next("account")}
  
@@ -208,8 +230,12 @@ FINDINGS:
 IMPRESSION: 
 {impression}
  
-NOTIFICATION:  {"" if masked else f"The findings were discussed by Dr. {doctor} with Dr. {notes.next('doctor').split()[-1]} by telephone on "
-    f"{notes.next('date')} at 3:40 pm, 5 minutes after discovery ({notes.next('phone')})."}
+NOTIFICATION:  {
+        ""
+        if masked
+        else f"The findings were discussed by Dr. {doctor} with Dr. {notes.next('doctor').split()[-1]} by telephone on "
+        f"{notes.next('date')} at 3:40 pm, 5 minutes after discovery ({notes.next('phone')})."
+    }
 """
 
 
