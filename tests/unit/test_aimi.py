@@ -149,6 +149,13 @@ def test_an_expired_or_wrong_link_says_so_and_is_not_told(
         assert "sig" not in str(refusal.value) and "c2ln" not in str(refusal.value)
 
 
+def test_a_container_that_is_not_there_withdraws_nothing(service: AzureStandIn, tmp_path: Path) -> None:
+    service.plan = [("chexpert", Answer(status=404))]
+    with pytest.raises(SourceError) as refusal:
+        connector(service, tmp_path).version()
+    assert refusal.value.code == "source_missing"
+
+
 def test_no_uri_holds_the_signature(service: AzureStandIn, tmp_path: Path) -> None:
     objects, _ = pieces(connector(service, tmp_path, "?" + SAS))
     assert "c2ln" not in json.dumps(objects.to_dicts())

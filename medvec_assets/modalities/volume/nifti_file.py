@@ -201,7 +201,9 @@ def _check_values(volume: Volume) -> None:
     voxels = volume.voxels
     # A minimum is NaN if any voxel is, and an infinity is an extreme: no second array is made.
     low, high = voxels.min(), voxels.max()
-    if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(volume.slope) and np.isfinite(volume.intercept)):
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = np.asarray([low, high]).astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
+    if not np.isfinite(ends).all() or not np.isfinite(ends[1] - ends[0]):
         raise rejected("pixel_values_invalid", "has voxels that are no finite numbers", "mend the export")
     if low == high:
         raise rejected("constant_image", "has one value in all its voxels", "remove it or mend the export")
