@@ -52,7 +52,11 @@ def check_kind(dataset: Dataset) -> tuple[str, str]:
             raise rejected(code, rule, _NOTHING_TO_DO)
     if "Storage" not in name:
         raise rejected("not_an_object", "is a message and no stored object", _NOTHING_TO_DO)
-    if "MPEG" in meta.TransferSyntaxUID.name or "HEVC" in meta.TransferSyntaxUID.name:
+    syntax = UID_dictionary.get(str(meta.TransferSyntaxUID), ("", ""))[:2]
+    if syntax[1] != "Transfer Syntax":
+        rule = "is in a transfer syntax that the standard does not register"
+        raise rejected("unsupported_transfer_syntax", rule, "transcode it at the source")
+    if "MPEG" in syntax[0] or "HEVC" in syntax[0]:
         raise rejected("video", "is a video", _NOTHING_TO_DO)
     if not instance:
         raise rejected("header_invalid", "names no instance", "mend or re-export the object")

@@ -35,7 +35,9 @@ def pixel_element(dataset: Dataset, raws: Mapping[int, Any]) -> tuple[int, bytes
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return tag, _header(tag, "OB", 0xFFFFFFFF) + _encapsulated(value) + _DELIMITER
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or int(dataset.BitsAllocated)
-    value = _native(dataset, value, bits, is_little=raw.is_little_endian, masked=keyword == "PixelData")
+    if not raw.is_little_endian and (bits > 8 or raw.VR == "OW"):
+        value = swapped(value, max(2, bits // 8))  # pixels of a byte in OW stand in words too
+    value = _native(dataset, value, bits, masked=keyword == "PixelData")
     vr = {"FloatPixelData": "OF", "DoubleFloatPixelData": "OD"}.get(keyword, "OB" if bits <= 8 else "OW")
     return tag, _header(tag, vr, len(value)) + value
 
@@ -44,17 +46,15 @@ def _header(tag: int, vr: str, length: int) -> bytes:
     return struct.pack("<2H2s2xI", tag >> 16, tag & 0xFFFF, vr.encode(), length)
 
 
-def _native(dataset: Dataset, value: bytes, bits: int, *, is_little: bool, masked: bool) -> bytes:
-    """Uncompressed pixels: little endian, no byte more than the image needs, no bit that no pixel uses."""
+def _native(dataset: Dataset, value: bytes, bits: int, *, masked: bool) -> bytes:
+    """Uncompressed pixels: no byte more than the image needs, no bit that no pixel uses."""
     rows, columns, frames = (int(dataset.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames"))
     halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
     samples = 2 if halved else int(dataset.get("SamplesPerPixel") or 1)
     needed = (rows * columns * frames * samples * bits + 7) // 8
     if len(value) < needed:
         raise truncated()
-    if not is_little and bits > 8:
-        value = swapped(value[:needed], bits // 8)
-    elif len(value) != needed:
+    if len(value) != needed:
         value = value[:needed]
     stored = int(dataset.get("BitsStored") or bits)
     if masked and stored < bits and bits in (8, 16, 32):

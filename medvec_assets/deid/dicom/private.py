@@ -15,7 +15,6 @@ from medvec_assets.deid.dicom import values
 from medvec_assets.deid.dicom.rules import Rule
 
 _DECIMAL = values.decimals(values.MAX_DIGITS)
-_FACTOR = values.decimals(values.LARGE)  # of activity and uptake, in becquerels
 _INTEGER = values.integers(values.MAX_DIGITS)
 # GE adds a multiple of 1e9 to a b-value to say how it was averaged.
 _GE_B_VALUES = values.matching(r"(?:10000\d{5}|\d{1,5})(?:\\(?:10000\d{5}|\d{1,5}))*")
@@ -27,8 +26,8 @@ def _rule(keyword: str, vr: str, keep: values.Keep) -> Rule:
 
 # (private creator, group, last byte of the element) -> rule
 SAFE: Mapping[tuple[str, int, int], Rule] = {
-    ("Philips PET Private Group", 0x7053, 0x00): _rule("SUVFactor", "DS", _FACTOR),
-    ("Philips PET Private Group", 0x7053, 0x09): _rule("ActivityConcentrationFactor", "DS", _FACTOR),
+    ("Philips PET Private Group", 0x7053, 0x00): _rule("SUVFactor", "DS", _DECIMAL),
+    ("Philips PET Private Group", 0x7053, 0x09): _rule("ActivityConcentrationFactor", "DS", _DECIMAL),
     ("Philips Imaging DD 001", 0x2001, 0x03): _rule("DiffusionBFactor", "FL", values.binary(4, "1", True)),
     ("SIEMENS MR HEADER", 0x0019, 0x0C): _rule("BValue", "IS", _INTEGER),
     ("SIEMENS MR HEADER", 0x0019, 0x0E): _rule("DiffusionGradientDirection", "FD", values.binary(8, "3", True)),

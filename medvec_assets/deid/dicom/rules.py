@@ -114,8 +114,7 @@ _LARGE = listed(
     """
     RadionuclideTotalDose RadiopharmaceuticalSpecificActivity CountsAccumulated PrimaryPromptsCountsAccumulated
     SecondaryCountsAccumulated FrameReferenceTime ActualFrameDuration ExposureInuAs ExposureTimeInuS
-    XRayTubeCurrentInuA RadionuclideHalfLife DoseCalibrationFactor WindowCenter WindowWidth RescaleSlope
-    RescaleIntercept LossyImageCompressionRatio
+    XRayTubeCurrentInuA RadionuclideHalfLife DoseCalibrationFactor
     """
 )
 _DEVICE = values.matching(r"[A-Za-z0-9 .,:/+_-]{1,64}")

@@ -21,10 +21,8 @@ Keep = Callable[[bytes], bytes | None]
 
 MAX_SHIFT_DAYS = 3_653  # ten years: a season or a decade tells nothing, and no date comes to lie in the future
 OLDEST_AGE_YEARS = 90  # HIPAA's Safe Harbor: ages of 90 and over are one
-LARGE, MAX_DIGITS = (
-    10,
-    5,
-)  # digits before the point: of doses and counts; of everything else, where 6 are a record number
+MAX_DIGITS = 5  # before a number's point: six are a record number
+LARGE = 9  # of a dose or a count
 MAX_DECIMAL_BYTES = 16  # of one decimal string (PS3.5); a longer one is written anew
 
 _DATE = re.compile(rb"(\d{4})(\d\d)(\d\d)")

@@ -121,8 +121,9 @@ class Walk:
             self.actions["kept" if unchanged else "cleaned", rule.keyword] += 1
             return vr, found
         if rule.kind == "uid":
-            self.actions["uids_mapped", rule.keyword] += 1
-            return vr, self.uids.values(value)
+            mapped = self.uids.values(value)
+            self.actions["kept" if mapped == value.rstrip(b" \0") else "uids_mapped", rule.keyword] += 1
+            return vr, mapped
         if rule.kind == "subject":
             self.actions["pseudonymised", rule.keyword] += 1
             return vr, self.subject
