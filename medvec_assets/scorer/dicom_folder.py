@@ -148,10 +148,13 @@ def _of(dataset: Dataset) -> _Facts:
 
 
 def _references(dataset: Dataset, above: str = "") -> Iterator[tuple[str, str]]:
-    """(place, UID) of the instances that are referred to, at any depth."""
-    for element in dataset:
-        for number, item in enumerate(element.value or []) if element.VR == "SQ" else ():
-            place = f"{above}{element.tag}[{number}]"
+    """(place, UID) of the instances that are referred to, at any depth. No other value is looked at: pydicom warns of many."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    for tag in sorted(dataset.keys()):
+        vr = dataset.get_item(tag).VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
+        for number, item in enumerate(dataset[tag].value or []) if vr == "SQ" else ():
+            place = f"{above}{tag}[{number}]"
             if "ReferencedSOPInstanceUID" in item:
                 yield place, str(item.ReferencedSOPInstanceUID)
             yield from _references(item, place)

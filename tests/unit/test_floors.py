@@ -110,6 +110,15 @@ def test_the_first_floor_imports_nothing_of_the_second() -> None:
     assert [o for s in sources() if first_floor(s) for o in offenders(s, *second)] == []
 
 
+def test_the_scorer_shares_no_code_with_what_it_scores() -> None:
+    """Nothing of deid, and of a modality nothing but what `modality` hands to every stage."""
+    scorer = [source for source in sources() if source.startswith(f"{PIPELINE}/scorer/")]
+    folder = ROOT / PIPELINE / "modalities"
+    internals = [f"{PIPELINE}.modalities.{path.stem}" for path in folder.iterdir() if not path.stem.startswith("__")]
+    assert len(scorer) > 10 and f"{PIPELINE}.modalities.imaging" in internals
+    assert [o for s in scorer for o in offenders(s, f"{PIPELINE}.deid", *internals)] == []
+
+
 def test_the_service_knows_no_dagster_and_nothing_of_its_wiring() -> None:
     wiring = [f"{PIPELINE}.{name}" for name in ("factory", "definitions", "checks", "automation", "runtime", "runner")]
     assert [o for s in sources() if s.startswith(f"{SERVICE}/") for o in offenders(s, "dagster", *wiring)] == []
