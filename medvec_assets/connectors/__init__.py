@@ -30,7 +30,7 @@ LISTING: dict[str, pl.DataType] = {
     "uri": pl.String(),
     "size_bytes": pl.Int64(),
     "checksum": pl.String(),  # changes when, and only when, the object's content does
-    "checksum_kind": pl.String(),  # sha256 | md5 | etag | crdc_series_uuid
+    "checksum_kind": pl.String(),  # sha256 | md5: verified on read; others are the source's own: etag, crdc_series_uuid, ...
     "media_type": pl.String(),
     "license": pl.String(),
     "access_tier": pl.String(),
@@ -78,9 +78,8 @@ class Connector(Protocol):
 
     def listings(self, previous: pl.DataFrame) -> Iterator[Listing]:
         """Everything published now, in pieces. `previous` holds the last manifest's
-        (object_id, uri, size_bytes, checksum, checksum_kind, subject_ref, record_ref, attributes, removed_in_version),
-        possibly empty, so that an object that has not changed is not read again. Removed objects are in it too: what is
-        listed from `previous` alone must not bring one back."""
+        (object_id, uri, size_bytes, checksum, checksum_kind, subject_ref, record_ref, attributes) of what was published
+        then, possibly empty, so that an object that has not changed is not read again."""
         ...
 
     def read(self, uri: str, *, max_bytes: int) -> bytes:

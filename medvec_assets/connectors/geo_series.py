@@ -165,11 +165,11 @@ def _described(file: MatrixFile, sample: dict[str, Any], rejected: int) -> dict[
 
 
 def _known(previous: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """The last manifest's samples by the URI of their file; not those that were removed, which nothing brings back."""
+    """The last manifest's samples by the URI of their file."""
     known: dict[str, list[dict[str, Any]]] = {}
     if previous.is_empty():
         return known
-    for row in previous.filter(pl.col("removed_in_version").is_null()).iter_rows(named=True):
+    for row in previous.iter_rows(named=True):
         file_uri, _, accession = row["uri"].rpartition("#")
         noted = json.loads(row["attributes"]).get("file", {})
         known.setdefault(file_uri, []).append(

@@ -44,10 +44,7 @@ MIN_VALID_SHARE = 0.5
 _REQUIRED = ("object_id", "cohort", "uri", "checksum", "license", "access_tier", "subject_ref", "record_ref")
 # Stand in the table without a null, or in a partition's content digest, whose fields hold no control characters.
 _FURTHER = ("checksum_kind", "media_type", "upstream_version", "first_seen_version", "attributes")
-_PREVIOUS = (
-    *("object_id", "uri", "size_bytes", "checksum", "checksum_kind", "subject_ref", "record_ref", "attributes"),
-    "removed_in_version",
-)
+_PREVIOUS = ("object_id", "uri", "size_bytes", "checksum", "checksum_kind", "subject_ref", "record_ref", "attributes")
 _REMEDIES = {
     "missing_field": "the source published this row without a required field; it is listed again at the next refresh",
     "field_too_long": f"an id has at most {MAX_ID_BYTES} bytes, a cohort {MAX_COHORT_BYTES}, a URI {MAX_URI_CHARS} characters; "
@@ -93,7 +90,9 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
         return _unchanged(head, plan, version)
 
     previous = base.read()
-    published, rejected = _listed(ctx, spec, previous.select(_PREVIOUS))
+    # Not what was removed: a connector that lists from what it knows must not bring it back.
+    known = previous.filter(pl.col("removed_in_version").is_null()).select(_PREVIOUS)
+    published, rejected = _listed(ctx, spec, known)
     listed = withdrawal.with_tombstones(spec, published, previous, version)
     withdrawal.note_removals(ctx, spec, previous, listed, version)
     objects, leaves = _planned(spec, listed, plan, split)

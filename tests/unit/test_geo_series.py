@@ -139,16 +139,6 @@ def test_a_broken_file_withdraws_nothing_and_is_not_read_again(
     assert refusal.value.code == "truncated_gzip"
 
 
-def test_what_was_removed_does_not_come_back_with_a_broken_file(world: World, tmp_path: Path) -> None:
-    root = mirror(world, tmp_path / "in")
-    found = connector(root, tmp_path)
-    first, _ = listed(found)
-    gone = pl.col("object_id") == "GSE1000-GSM2"
-    first = first.with_columns(removed_in_version=pl.when(gone).then(pl.lit("v2")).otherwise("removed_in_version"))
-    next(root.rglob("GSE1000_series_matrix.txt.gz")).write_bytes(b"broken")
-    assert "GSE1000-GSM2" not in listed(found, first)[0]["object_id"].to_list()
-
-
 def test_a_bad_sample_is_told_again_without_reading(world: World, tmp_path: Path, converted: list[str]) -> None:
     world.matrices = {"GSE1000": {"GSE1000_series_matrix.txt.gz": of_series("GSE1000", "GSM1", "GSM2", "GSM2")}}
     found = connector(mirror(world, tmp_path / "in"), tmp_path)

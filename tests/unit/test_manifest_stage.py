@@ -254,3 +254,22 @@ def test_a_plan_that_another_run_committed_meanwhile_is_not_overwritten(pipeline
     with pytest.raises(CommitConflict):
         manifest.refresh(ctx, pipeline.spec)
     assert pipeline.plan["partition"].to_list() == ["liver", "lung.0", "lung.1"]
+
+
+def test_a_connector_is_not_told_of_what_was_removed(files: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lists from what it knows, where a file has not changed, would bring it back."""
+    assert files.connector is not None
+    files.connector.rows = [*GOOD]
+    files.refresh()
+    files.connector.rows, files.connector.published = [*GOOD[1:]], "v2"
+    files.refresh()
+    told: list[set[str]] = []
+
+    def listings(previous: pl.DataFrame) -> Iterator[Listing]:
+        told.append(set(previous["object_id"]))
+        yield Listing(pl.DataFrame(GOOD[1:], schema=LISTING))
+
+    monkeypatch.setattr(files.connector, "listings", listings)
+    files.connector.published = "v3"
+    files.refresh()
+    assert told == [{row["object_id"] for row in GOOD[1:]}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -24,8 +25,8 @@ from medvec_assets.stages.context import Context
 from resources import tables
 from resources.errors import ConfigError, ObjectRejected, SourceError, SourceUnavailable
 from resources.lakehouse import Lakehouse
-from resources.policy import residency_refusal
-from resources.settings import Settings
+from resources.policy import refusal
+from resources.settings import Agreement, Settings
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "aou_persons" / "in" / "SYNTHETIC_C2022Q4R0"
 NOTHING = pl.DataFrame(schema=LISTING)
@@ -215,8 +216,9 @@ def test_who_is_not_in_the_next_release_is_dated_and_has_no_record(tmp_path: Pat
 
 
 def test_real_data_stays_in_its_workbench() -> None:
-    where, agreement = AOU_PERSONS.residency.where, AOU_PERSONS.residency.agreement
-    assert residency_refusal(Settings(agreements=frozenset({agreement})), where, agreement, "x") is not None
-    inside = Settings(site="workbench", agreements=frozenset({agreement}))
-    assert residency_refusal(inside, where, agreement, "x") is None
+    agreement = Agreement(id=AOU_PERSONS.terms.agreement, holder="H", datasets={"aou_persons"}, expires=date.max)
+    outside, inside = (Settings(site=site, agreements=(agreement,)) for site in ("anywhere", "workbench"))
+    refused = refusal(outside, AOU_PERSONS.terms, date(2026, 1, 1))
+    assert refused is not None and refused.rule == "residency"
+    assert refusal(inside, AOU_PERSONS.terms, date(2026, 1, 1)) is None
     assert AOU_PERSONS.smallest_count == 21
