@@ -20,7 +20,7 @@ import pyarrow.csv
 
 from resources.errors import SourceError
 
-BLOCK_BYTES = 16 << 20  # parsed at a time
+BLOCK_BYTES = 8 << 20  # parsed at a time
 MAX_BROKEN_SHARE = 0.5  # of a table's rows; above it the columns have moved, and no row is what it seems
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands in a field whose bytes were no UTF-8
 _GZIP = b"\x1f\x8b"

@@ -33,7 +33,7 @@ from resources.errors import ObjectRejected
 
 SHARDS = 256
 GROUP_ROWS = 500_000  # rows of all tables that are sorted at a time: some 200 MB
-BUFFER_BYTES = 128 << 20  # of rows that wait to be written by shard
+BUFFER_BYTES = 16 << 20  # of rows that wait to be written by shard, by polars' own estimate: some 400,000
 _GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: the same for ever, unlike a library's own hash
 _ROWS, _SHARDS_FILE, _BYTES, _INDEX = "rows.arrow", "shards.json", "parts.bin", "index.parquet"
 _LINES = pl.Schema({"part": pl.Int64(), "subject": pl.Int64(), "line": pl.String()})
@@ -82,21 +82,32 @@ def _write_shards(folder: Path, key: str, frames: Iterator[pl.DataFrame]) -> Non
     writer: pa.ipc.RecordBatchFileWriter | None = None
     with pa.OSFile(str(folder / _ROWS), "wb") as sink:
         for frame in _buffered(frames):
-            numbered = frame.with_columns(_shard=_shard_of(frame[key]))
-            known = numbered.drop_nulls("_shard")
-            rows, left_out = rows + known.height, left_out + numbered.height - known.height
             if writer is None:
                 schema = pa.schema([(name, pa.large_string()) for name in frame.columns])
                 writer = pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
-            for (shard,), piece in sorted(known.partition_by("_shard", as_dict=True, include_key=False).items()):
+            for shard, piece in _by_shard(frame, key):
+                if shard is None:
+                    left_out += piece.height
+                    continue
+                rows += piece.height
                 batches = piece.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks().to_batches()
                 for batch in batches:
                     writer.write_batch(batch)
-                shards += [int(shard)] * len(batches)
+                shards += [shard] * len(batches)
+            del frame  # before the next is read
         assert writer is not None  # `frames` gives one frame at least, if without rows
         writer.close()
     facts = {"rows": [rows], "left_out": [left_out], "batches": shards}
     (folder / _SHARDS_FILE).write_text(json.dumps(facts))
+
+
+def _by_shard(frame: pl.DataFrame, key: str) -> Iterator[tuple[int | None, pl.DataFrame]]:
+    """The rows of each shard, in their order; None: of no number."""
+    ordered = frame.with_columns(_shard=_shard_of(frame[key])).sort("_shard", maintain_order=True)
+    start = 0
+    for rows, shard in ordered["_shard"].rle().struct.unnest().iter_rows():
+        yield shard, ordered.slice(start, rows).drop("_shard")
+        start += rows
 
 
 def _buffered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -106,8 +117,9 @@ def _buffered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         held.append(frame)
         size += int(frame.estimated_size())
         if size >= BUFFER_BYTES:
-            yield pl.concat(held)
-            held, size = [], 0
+            joined, held, size = pl.concat(held), [], 0
+            yield joined
+            del joined
     if held:
         yield pl.concat(held)
 
