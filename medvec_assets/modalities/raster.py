@@ -128,10 +128,11 @@ def _input(image: Image) -> NDArray[np.uint8]:
         turn = image.getexif().get(_ORIENTATION) if "exif" in image.info else None
         wanted = image.mode if image.mode in _DEEP else "L" if image.mode in ("1", "L", "LA") else "RGB"
         image = image if image.mode == wanted else image.convert(wanted)
-        extrema = image.getextrema()
+        # Of each band: one pair, or a pair of numbers where there is one band.
+        extrema = np.asarray(image.getextrema()).reshape(-1, 2)
     if image.mode in _DEEP:
         image = Image.fromarray(_windowed(np.asarray(image)))
-    elif all(low == high for low, high in (extrema if image.mode == "RGB" else (extrema,))):
+    elif (extrema[:, 0] == extrema[:, 1]).all():
         raise _constant()
     how = _TURNS.get(turn) if isinstance(turn, int) else None
     return fitted(image if how is None else image.transpose(Image.Transpose(how)))

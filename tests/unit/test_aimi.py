@@ -14,10 +14,14 @@ import pytest
 from standins.azure_blob import SAS, AzureStandIn
 from standins.scripted import Answer, Request
 
+from medvec_assets.catalog import dataset
 from medvec_assets.connectors import LISTING, Connector, Listing, aimi, open_connector, source_files
+from medvec_assets.stages import manifest, records
+from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import validated
-from resources import http_source
+from resources import http_source, tables
 from resources.errors import ConfigError, MedvecError, ObjectRejected, SourceError, SourceUnavailable
+from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "datasets" / "aimi_chest_xray" / "in"
@@ -106,6 +110,43 @@ def test_a_killed_listing_goes_on_where_it_was(
     asked = [request.path for request in service.seen if "comp" not in request.params]
     assert done and objects.height > 20 and not done & set(asked)
     assert not any(path.endswith(".csv") for path in asked)
+
+
+def test_a_killed_run_reads_only_what_is_missing(
+    service: AzureStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataset("aimi_chest_xray")
+    settings = Settings(
+        home=tmp_path,
+        sources={spec.id: service.base},
+        credentials={"aimi": SAS},
+        pseudonym_key=KEY,
+        agreements=["stanford-aimi-rua"],
+    )
+    ctx = Context(settings, Lakehouse.open(settings), "run")
+    [partition] = manifest.refresh(ctx, spec).plan["partition"]
+    original, reads = aimi.Aimi.read, 0
+
+    def cut(self: aimi.Aimi, uri: str, *, max_bytes: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 8:
+            raise KeyboardInterrupt
+        return original(self, uri, max_bytes=max_bytes)
+
+    monkeypatch.setattr(aimi.Aimi, "read", cut)
+    with pytest.raises(KeyboardInterrupt):
+        records.build(ctx, spec, partition)
+    service.blobs[f"{RELEASE}/train/patient00004/study1/view1_frontal.jpg"] = b"another file than was listed"
+    outcome = records.build(ctx, spec, partition)
+    asked = [request.path for request in service.seen if request.path.endswith((".jpg", ".png"))]
+    assert len(asked) == len(set(asked)) == outcome.rows_in
+    quarantine = ctx.lake.snapshot(tables.quarantine(spec.id))
+    assert quarantine is not None
+    rows = quarantine.read()
+    read_before_the_kill = sum("patient00004" in path for path in asked[:7])
+    assert rows.filter(pl.col("code") == "checksum_mismatch").height == 1 - read_before_the_kill
+    assert "patient" not in rows["object_id"].str.join().item()
 
 
 def test_a_source_that_changes_while_it_is_listed_is_listed_again(service: AzureStandIn, tmp_path: Path) -> None:
