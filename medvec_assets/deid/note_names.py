@@ -229,7 +229,7 @@ def _after(text: str, at: int, *, trusted: bool, titled: bool = False, labelled:
         at = between.end()
     while found and plain(text[found[-1][0] : found[-1][1]]) in _PARTICLES:
         found.pop()
-    if not full or (full == 1 and not trusted and _is_word_first(text, found)):
+    if not full or not found or (full == 1 and not trusted and _is_word_first(text, found)):
         return []
     unknown = full == 1 and not trusted and _is_unknown(text[found[0][0] : found[0][1]])
     return [] if unknown and among_drugs(text, found[0][0], found[0][1]) else found

@@ -47,7 +47,10 @@ _STREET = (
     r"Parkway|Pkwy|Square|Sq|Trail|Trl|Turnpike|Pike|Row|Alley|Crescent|Close|Loop|Route|Rte|Plaza|Mews|Broadway)"
 )
 _FLAT = r"(?:,?[ \n](?:apt|apartment|unit|suite|ste|room|rm|floor|fl|lot|#)\b\.? ?#?[\w-]{1,8})?"
-_STATE_CODE = r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])"
+_STATE_CODE = (
+    r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|"
+    r"W[AIVY])"
+)
 # These are also credentials, wards or words: a state only before a ZIP code.
 _PLAIN_STATE_CODE = r"(?-i:A[KRZ]|CA|CT|FL|GA|I[AL]|K[SY]|M[AINT]|N[CDEHJMVY]|OH|RI|SC|SD|T[NX]|UT|VT|VA|W[AVY])"
 _CAPITALISED = r"(?-i:[A-Z][a-z]+(?:[-'\u2019][A-Z]?[a-z]+)?)"
