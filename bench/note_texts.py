@@ -2,8 +2,9 @@
 
 Belongs here: the templates and lists that a figure is measured on. They are written apart from the sample of mimic_notes:
 other styles (nursing, social work, letters, operative and clinic notes), names of other origins, drugs and diseases picked
-without a look at the allow list. From the FIRST hand's misses the rules have learnt since, so its figure flatters them; the
-SECOND hand's was taken once, after that. Whoever mends the rules on its misses needs a third for the next figure.
+without a look at the allow list. The rules have learnt from the misses of both hands since their first figures, which are
+the honest ones: the FIRST hand's recall .909 and precision .882, then, the rules mended, the SECOND hand's .962 and .919.
+What is measured now flatters the rules; a new figure needs a new hand.
 
 A template marks an identifier {kind}; {TERM} is a clinical term that must stay.
 """

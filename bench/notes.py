@@ -107,8 +107,8 @@ def main() -> None:
     parser.add_argument("--missed", action="store_true", help="print what was not hidden, and what was hidden wrongly")
     options = parser.parse_args()
     missed: list[str] = []
-    notes, unseen = labelled(FIRST, options.notes), labelled(SECOND, options.notes)
-    results: dict[str, Any] = {"first_hand": quality(notes, missed), "second_hand": quality(unseen, missed)}
+    notes, others = labelled(FIRST, options.notes), labelled(SECOND, options.notes)
+    results: dict[str, Any] = {"first_hand": quality(notes, missed), "second_hand": quality(others, missed)}
     if options.rounds:
         # Notes of about 5,000 characters, the size of a short discharge summary
         texts = [

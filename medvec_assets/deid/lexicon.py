@@ -125,6 +125,8 @@ def is_english(word: str) -> bool:
     if bare in words or bare in CLINICAL_WORDS or bare in DRUGS:
         return True
     if "-" in bare:
+        if re.search(r"-[A-Z][a-z]", word):  # Mei-Hua, though mei and hua are words
+            return False
         return all(not part or part in words or is_clinical(part) for part in bare.split("-"))
     stems = {
         bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2

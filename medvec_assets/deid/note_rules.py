@@ -80,7 +80,7 @@ RULES = (
         rf"(?<![\d.]){_DAY}[-/]{_DAY}[-/](?:{_YEAR}|'?\d\d)(?![\d/])",
         rf"(?<![\d.]){_DAY}\.{_DAY}\.{_YEAR}(?!\d)",
         rf"(?<![\d/.]){_MONTH_NUMBER}[-/]{_YEAR}(?![\d/])",
-        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?![:/%]|\.\d)(?:,? {{0,2}}(?:of )"
+        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?!:\d|[/%]|\.\d)(?:,? {{0,2}}(?:of )"
         rf"?(?:{_YEAR}|'\d\d))?",
         rf"\b{_DAY}{_ORDINAL}?(?: of|-|/)? ?{_MONTH}\b(?:\.?[ ,-]{{0,2}}(?:{_YEAR}|'?\d\d(?!\d| ?{_UNITS}\b)))?",
         rf"(?<![\d.]){_DAY}{_MONTH}(?:{_YEAR}|\d\d)(?!\d)",
@@ -91,7 +91,7 @@ RULES = (
         rf"\b{_DATE_CUE}:?(?: the)? (?P<id>{_MONTH_NUMBER}[/-]{_DAY})(?![\d/%]|[-.]\d| (?:strength|murmur|pain|systolic|in))",
         rf"(?:^|(?<=\n))[ \t]*(?P<id>{_MONTH_NUMBER}/{_DAY})(?=:| -)",
         rf"\b(?:on|since|until|by|of) the (?P<id>{_DAY}{_ORDINAL})\b{_COUNTED}",
-        r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b",
+        r"\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?-i:January|February|August|September|October|November|December))\b",
         r"\b(?:christmas|thanksgiving|easter|new year'?s|hanukkah|passover|ramadan|diwali|halloween|(?:labor|memorial|"
         r"independence|"
         r"veterans|valentine'?s|mother'?s|father'?s|mlk|columbus|presidents'?) day|(?:4th|fourth) of july)\b"
