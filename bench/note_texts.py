@@ -1,8 +1,10 @@
 """Labelled notes for bench.notes: invented identifiers in sentences that the rules were not written on.
 
 Belongs here: the templates and lists that a figure is measured on. They are written apart from the sample of mimic_notes:
-other hands' styles (nursing, social work, letters, operative and clinic notes), names of other origins, drugs and diseases
-picked without a look at the allow list.
+other styles (nursing, social work, letters, operative and clinic notes), names of other origins, drugs and diseases picked
+without a look at the allow list. The rules have learnt from the misses of both hands since their first figures, which are
+the honest ones: the FIRST hand's recall .909 and precision .882, then, the rules mended, the SECOND hand's .962 and .919.
+What is measured now flatters the rules; a new figure needs a new hand.
 
 A template marks an identifier {kind}; {TERM} is a clinical term that must stay.
 """
@@ -12,6 +14,17 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Hand:
+    """One writer: templates, and what fills them."""
+
+    names: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]
+    drugs: tuple[str, ...]
+    diseases: tuple[str, ...]
+    templates: tuple[str, ...]
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -128,10 +141,10 @@ TEMPLATES = (
     "wearing shoes from {organization}. "
     "{title} {last} denies fever. {DISEASE} with no change; {DISEASE} ruled out. Biometric consent: fingerprint ID {biometric}. "
     "Refill {DRUG}. Next visit {date}. Signed: {name}",
-    'PSYCH INTAKE {date}. "I came here from {location} with my wife {first}," he says. Born in {location}, raised by aunt {first} {last}. Served with '
-    "{first} {last}, who visits. Formerly employed at {organization}. Therapist: {name}, LICSW, {phone}. Meds: "
-    "{DRUG}, {DRUG}, {DRUG}. PMH {DISEASE}. "
-    "NPI {license}. Patient's brother {last} called {on_date}. His neighbor, {first}, found him. Turned {age} last week.",
+    'PSYCH INTAKE {date}. "I came here from {location} with my wife {first}," he says. Born in {location}, raised by aunt '
+    "{first} {last}. Served with {first} {last}, who visits. Formerly employed at {organization}. Therapist: {name}, LICSW, "
+    "{phone}. Meds: {DRUG}, {DRUG}, {DRUG}. PMH {DISEASE}. NPI {license}. Patient's brother {last} called {on_date}. His "
+    "neighbor, {first}, found him. Turned {age} last week.",
     "Telephone encounter {date} 4:15 PM: Spoke with {first} {last}, mother of patient. {first} has had hives after "
     "{DRUG}. Advised per {doctor} to stop "
     "{DRUG} and start {DRUG}. Callback {phone}. Acct {account}. {first} verbalized understanding. Also asked about "
@@ -144,6 +157,107 @@ TEMPLATES = (
 )
 
 
+FIRST = Hand(NAMES, VALUES, DRUGS, DISEASES, TEMPLATES)
+SECOND = Hand(
+    names=_listed(
+        """
+        Agnes Mbeki; Aldous Crane; Anneliese Vogt; Arjun Malhotra; Bettina Orlov; Cormac Brennan; Dolores Ybarra; Ebony Jefferson;
+        Elif Yilmaz; Esperanza Cuevas; Farid Nazari; Gareth Llewellyn; Gwendolyn Pryce; Haruki Sato; Inés Carrasco; Ivan Horvat;
+        Jolene Tidwell; Kamala Reddy; Khadija Warsame; Lars Mikkelsen; Leroy Gaines; Lourdes Santiago; Mahmoud Sabry;
+        Mei-Hua Chang;
+        Milagros Peña; Nell Fairweather; Ngozi Umeh; Oksana Bondarenko; Percival Stokes; Quan Pham; Ramón Ibáñez; Rhonda Sykes;
+        Rukmini Pillai; Sheila Doyle; Solomon Tesfaye; Tamika Rollins; Tomás Aguirre; Ursula Becker; Vernon
+        Strickland; Wanda Jarvis;
+        Wen Zhao; Yolanda Barros; Zeynep Aksoy; Art Long; Hope Rivers; Grace Park; Earl Woods; June Marsh; Frank Stone; May Bishop
+        """
+    ),
+    values={
+        "date": _listed(
+            "02/29/2020; 2-9-21; 2021-06-30; 30 June 2021; Jun 30, 2021; June 30th, 2021; 6/30; Oct. 12; 30-JUN-2021; 11/2019; "
+            "Wednesday; October 2020; 30.06.2021; New Year's Day; 2021/06/30; September"
+        ),
+        "age": _listed("91; 92; 96; 99; 103"),
+        "phone": _listed(
+            "(303) 555-0164; 303-555-0190; 303.555.0122 ext 17; +49 30 901820; 1 (866) 555-0111; 3035550188"
+        ),
+        "email": _listed("vogt.a@clinic.example.org; rhonda_sykes77@example.com"),
+        "ssn": _listed("001-23-4567; 987 65 4320; ***-**-4321"),
+        "mrn": _listed("55120937; MX-00291-7; 8812-0045; H1200938"),
+        "account": _listed("5512-00-9931; PPO77120045; 1EG4-TE5-MK73; S21-004417; 5500 0000 0000 0004"),
+        "license": _listed("W120-4471-9902; 1811920034; FD4471932"),
+        "vehicle": _listed("2HGFC2F59KH512345; CO 4KX-992"),
+        "device": _listed("BIO-22-88731; 8800219947; VVI-44K20"),
+        "url": _listed(
+            "http://patients.example.net/me?id=4417; www.rhondafights.example; caringbridge.org/visit/wenzhao"
+        ),
+        "ip": _listed("198.51.100.23; 2001:db8:0:42::7"),
+        "address": _listed(
+            "5501 N Federal Blvd; 12 Birchwood Lane, Unit 4; 310 3rd Ave Apt 2B; PO Box 77; Pueblo, CO 81003; 8 Quarry Court; "
+            "1200 Lincoln St"
+        ),
+        "location": _listed(
+            "Pueblo; Durango; Nairobi; Bergen; Colorado Springs; Tulsa; Izmir; Saint Paul; Boulder; Ogden"
+        ),
+        "organization": _listed(
+            "Mile High Medical Center; St. Columba Hospital; Aspen Ridge Care Center; Rocky Flats Clinic; Denver Health; Costco; "
+            "King Soopers; Boulder High School; Craig Hospital; Mount Carmel Infirmary; Front Range Hospice"
+        ),
+        "biometric": _listed("RET-55-0021; VP88120"),
+        "photo": _listed("IMG-2021-0630.jpeg; left_forearm.heic"),
+    },
+    drugs=_listed(
+        """
+        Aimovig; Ajovy; Aubagio; Austedo; Brukinsa; Calquence; Camzyos; Cibinqo; Cimzia; Corlanor; Dovato; Duavee; Emgality;
+        Entyvio; Erleada; Evrysdi; Fycompa; Gilenya; Imfinzi; Inlyta; Isentress; Kerendia; Kesimpta; Lenvima; Lynparza; Mavenclad;
+        Mayzent; Nexletol; Nubeqa; Nuplazid; Ocrevus; Ofev; Olumiant; Onfi; Orilissa; Qulipta; Reyvow; Savaysa; Simponi; Spravato;
+        Sunosi; Symdeko; Taltz; Tecfidera; Trikafta; Tymlos; Vascepa; Verquvo; Verzenio; Xcopri; Zejula; Zeposia; Amlodipine;
+        Losartan; Carvedilol; Torsemide; Rivaroxaban; Dabigatran; Meropenem; Linezolid; Daptomycin; Lamotrigine; Oxcarbazepine;
+        Sertraline; Quetiapine; Rosuvastatin; Hydralazine; Azathioprine; Rituximab; Infliximab; Heparin; Digoxin; Norvasc; Cozaar;
+        Eliquis; Xarelto; Keppra; Lexapro; Humira
+        """
+    ),
+    diseases=_listed(
+        """
+        Behcet disease; Brugada syndrome; Cushing syndrome; Dressler syndrome; Eisenmenger physiology; Fabry disease; Felty
+        syndrome; Goodpasture disease; Horner syndrome; Huntington chorea; Kallmann syndrome; Lambert-Eaton syndrome; Lemierre
+        syndrome; Loeffler endocarditis; Lyme arthritis; Mirizzi syndrome; Nelson syndrome; Ogilvie syndrome; Pott disease;
+        Prinzmetal angina; Rett syndrome; Sheehan syndrome; Still's disease; Tetralogy of Fallot; Turner syndrome; Waldenstrom
+        macroglobulinemia; Wilson's disease; Wolff-Parkinson-White; Kernig sign; Phalen test; Lachman test; Apgar score; Wells
+        score; Tenckhoff catheter; Penrose drain; Greenfield filter; Holter monitor; Hoffmann reflex; Trendelenburg position;
+        Valsalva maneuver; Bronchiectasis; Hydronephrosis; Appendicitis; Hypokalemia; Gout; Stroke; Myocardial Infarction; Deep
+        Vein Thrombosis; Acute Kidney Injury; Urinary Tract Infection; Candida; Pseudomonas; Escherichia Coli
+        """
+    ),
+    templates=(
+        "HOSPICE INTAKE\nName of patient: {name}   Age: {age}   SSN: {ssn}\nPrimary caregiver: {name} (spouse)  Tel: {phone}\n"
+        "Residence: {address}\nReferred from {organization} {on_date} by Dr. {first} {last}. Dx {DISEASE}. Comfort meds incl. "
+        "{DRUG}. {title} {last} was born in {location} and worked for {organization}. Dtr {first} visits from {location}.",
+        "EMS RUN SHEET {date}: Unit responded to {address} for {age}M found down by neighbor {first} {last}. Vehicle "
+        "VIN {vehicle} "
+        "on scene. Hx per wife {first}: {DISEASE}, {DISEASE}. Takes {DRUG}, {DRUG} and {DRUG}. Transported to {organization}, "
+        "report to {last}, RN.",
+        "GENETICS LETTER\n{date}\nTo: Dr. {last}, {organization}\nRe: {last}, {first} (DOB {date}; chart # {mrn})\nI "
+        "met {first} and "
+        "her mother {first} on {date}. There is a family history of {DISEASE}: her uncle {first} died at {age} years old. We "
+        "discussed {DRUG}. Samples were sent under requisition no. {account}. Best regards, {name}, PhD\nEmail: {email}",
+        "PHARMACY NOTE: Clarified with {doctor} ({phone}) that {DRUG} replaces {DRUG}. Pt {last} had rash with "
+        "{DRUG} in {month}. "
+        "Member # {account}. Prescriber DEA {license}. Counselled {title} {last}; {first} (sister) present. Levels "
+        "fine; {DISEASE} "
+        "controlled on {DRUG} 100 mg BID.",
+        "WOUND CLINIC {date}: Images saved as {photo}. {first} {last} seen with {doctor}. {title} {last} moved from "
+        "{location} to "
+        "{location} last year. Stimulator serial number {device}. Logged in from {ip}; records at {url}. Retinal scan ID "
+        "{biometric}. Cover with {DRUG}. R/o {DISEASE}.",
+        "CODE NOTE\nCalled to bedside at 02:14. Present: {name} MD, {name} RN, {last} RRT, chaplain {first} {last}. "
+        "{DRUG} 1 mg x3 "
+        "given, {DISEASE} suspected. Family, incl. son {first} and daughter-in-law {first}, informed by Dr. {last}. "
+        "Time of death "
+        "02:51 on {date}. ME case no. {account}. Signed {name}, MD {date}",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Labelled:
     """A text; `identifiers` and `terms` are (start, end, kind) of what must go and of what must stay."""
@@ -153,19 +267,19 @@ class Labelled:
     terms: tuple[tuple[int, int, str], ...]
 
 
-def labelled(count: int, seed: int = 20_261) -> list[Labelled]:
+def labelled(hand: Hand, count: int, seed: int = 20_261) -> list[Labelled]:
     """`count` notes, the templates in turn; equal seeds give equal notes."""
     dice = random.Random(seed)
-    return [_filled(TEMPLATES[number % len(TEMPLATES)], dice) for number in range(count)]
+    return [_filled(hand, hand.templates[number % len(hand.templates)], dice) for number in range(count)]
 
 
-def _filled(template: str, dice: random.Random) -> Labelled:
+def _filled(hand: Hand, template: str, dice: random.Random) -> Labelled:
     pieces: list[str] = []
     found: list[tuple[int, int, str]] = []
     terms: list[tuple[int, int, str]] = []
     at = 0
     for part in re.split(r"(\{\w+\})", template):
-        before, value, kind = _value(part[1:-1], dice) if part.startswith("{") else (part, "", "")
+        before, value, kind = _value(hand, part[1:-1], dice) if part.startswith("{") else (part, "", "")
         pieces += [before, value]
         at += len(before)
         if value:
@@ -174,9 +288,9 @@ def _filled(template: str, dice: random.Random) -> Labelled:
     return Labelled("".join(pieces), tuple(found), tuple(terms))
 
 
-def _value(slot: str, dice: random.Random) -> tuple[str, str, str]:
+def _value(hand: Hand, slot: str, dice: random.Random) -> tuple[str, str, str]:
     """(what stands before, the identifier or term, its kind) for a slot of a template."""
-    first, last = dice.choice(NAMES).split()[0], dice.choice(NAMES).split()[-1]
+    first, last = dice.choice(hand.names).split()[0], dice.choice(hand.names).split()[-1]
     names = {
         "first": ("", first),
         "last": ("", last),
@@ -190,16 +304,18 @@ def _value(slot: str, dice: random.Random) -> tuple[str, str, str]:
     if slot in names:
         return (*names[slot], "name")
     if slot == "DRUG":
-        return "", dice.choice(DRUGS), "drug"
+        return "", dice.choice(hand.drugs), "drug"
     if slot == "DISEASE":
-        return "", dice.choice(DISEASES), "disease"
+        return "", dice.choice(hand.diseases), "disease"
     if slot == "on_date":
-        value = dice.choice(("8/17", "the 21st", *VALUES["date"]))
+        value = dice.choice(("8/17", "the 21st", *hand.values["date"]))
         return ("on the " if value.startswith("the ") else "on "), value.removeprefix("the "), "date"
+    if slot == "month":
+        return "", dice.choice(("March", "June 2019", "November", "Sept")), "date"
     if slot == "pager":
         return "", dice.choice(("31882", "9-4471", "x5-2210")), "phone"
     if slot == "in_town":
-        return "in ", dice.choice(VALUES["location"]), "location"
-    value = dice.choice(VALUES[slot])
+        return "in ", dice.choice(hand.values["location"]), "location"
+    value = dice.choice(hand.values[slot])
     article = "the " if value.startswith("the ") else ""  # tells nobody
     return article, value.removeprefix("the "), slot

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from bench.note_texts import Labelled, labelled
+from bench.note_texts import FIRST, SECOND, Labelled, labelled
 from medvec_assets.deid.notes import deidentify, identifiers
 from resources.encoders.weights import package_folder
 from resources.language_model import FOLDER, PACKAGE
@@ -106,8 +106,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--missed", action="store_true", help="print what was not hidden, and what was hidden wrongly")
     options = parser.parse_args()
-    notes, missed = labelled(options.notes), list[str]()
-    results: dict[str, Any] = quality(notes, missed)
+    missed: list[str] = []
+    notes, others = labelled(FIRST, options.notes), labelled(SECOND, options.notes)
+    results: dict[str, Any] = {"first_hand": quality(notes, missed), "second_hand": quality(others, missed)}
     if options.rounds:
         # Notes of about 5,000 characters, the size of a short discharge summary
         texts = [

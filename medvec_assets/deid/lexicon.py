@@ -28,7 +28,8 @@ WORDS_FIRST = terms(
     alpha amber america april art asia august aura autumn basil belle berry bill black booker brain brandy bridge brook brown
     bud buddy burl buster candida candy carol chad chance chang charity chase cherry chi christian chuck clay cliff cole coral
     crystal cyst dale dallas daily dawn day deal dean deb dick dirk dolly don dong drew driver dusty earl early easter ebony
-    eden era     eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray green grove guy hall
+    eden era     eve faith fay fern field fields flora forest frank gale garland gay gene glen good grace grant gray
+    green grove guy hall
     hand hazel head heart heath heather herb high hill holly homer hope hung hunt hunter india iris israel iva ivory ivy jack
     jade jan jay jean jewel jordan joy jude june july junior kenya king kip kitty lacy lake lance lane laurel lawn lea lee leo
     lily link little long love low lulu mac major marina mark marina max may mcburney mercy merry mild misty mona moon moral
@@ -124,6 +125,8 @@ def is_english(word: str) -> bool:
     if bare in words or bare in CLINICAL_WORDS or bare in DRUGS:
         return True
     if "-" in bare:
+        if re.search(r"-[A-Z][a-z]", word):  # Mei-Hua, though mei and hua are words
+            return False
         return all(not part or part in words or is_clinical(part) for part in bare.split("-"))
     stems = {
         bare[: -len(ending)] for ending in _ENDINGS_OF_WORDS if bare.endswith(ending) and len(bare) > len(ending) + 2

@@ -60,7 +60,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _RELATION = re.compile(
-    r"\b(?:(?:grand|step|god|half-?)?(?:daughter|son|mother|father|sister|brother)|wife|husband|mom|dad|aunt|uncle|niece|nephew|cousin|"
+    r"\b(?:(?:grand|step|god|half-?)?(?:daughter|son|mother|father|sister|brother)(?:-in-law)?|dtr|wife|husband|mom|dad|aunt|uncle|niece|nephew|cousin|"
     r"partner|fianc[ée]e?|girlfriend|boyfriend|spouse|guardian|friend|neighbou?r|roommate|caregiver|proxy|hcp|pcp|nok|contact|"
     r"attending|physician|cardiologist|oncologist|surgeon|resident|fellow|intern|nurse|rn|np|therapist|interpreter|pharmacist|"
     r"dietitian|chaplain|manager|worker|family|parents|children|siblings|kids|sons|daughters|radiologist|pathologist|neurologist|nephrologist|psychiatrist|patient|pt)\b"
@@ -71,7 +71,7 @@ _DOER = re.compile(
     r"\b(?:(?:seen|evaluated|examined|reviewed|discussed|conveyed|communicated|telephoned|staffed|spoken?|spoke|accompanied|"
     r"witnessed|served|signed|lives?|living|resides|met|confirmed)[ \t](?:by|with|to)|d/w|attn:?|by|thank you,|thanks,"
     r"|sincerely,?|"
-    r"regards,?|report called to|handoff to|introduces?|introduced)[ \t]*\n{0,3}[ \t]*",
+    r"regards,?|met|report called to|handoff to|introduces?|introduced)[ \t]*\n{0,3}[ \t]*",
     re.IGNORECASE,
 )
 _PERHAPS = re.compile(
@@ -108,7 +108,8 @@ _TREATMENT = re.compile(
     r"? to|increased?|"
     r"decreased?|doses? of|received?|tolerat(?:es?|ed|ing)|load(?:ed)?(?: with)?|use[sd]?|add(?:ed)?|discontinued?|"
     r"d/c|wean(?:ed)?(?: off)?|"
-    r"course of|home|treated with|hives after|reaction to|off|restart(?:ed)?|via|s/p)[ \t\n]+"
+    r"course of|home|treated with|replac(?:es|ed|ing)|rash (?:with|from|to)|incl(?:uding|\.)?|hives after|reaction to|"
+    r"off|restart(?:ed)?|via|s/p)[ \t\n]+"
     rf"(?:{CAPITALISED}(?:[ \t](?:\d[\w.]*|[a-z]{{2,8}})){{0,4}}(?:,? (?:and|or) |, ?|/ ?|; )){{0,8}}$",
     re.IGNORECASE,
 )
@@ -226,10 +227,12 @@ def _after(text: str, at: int, *, trusted: bool, titled: bool = False, labelled:
         between = _BETWEEN.match(text, match.end()) or (_COMMA.match(text, match.end()) if full == 1 else None)
         if between is None or ("\n" in between[0] and not _continues(text, between.end())):
             break
+        if between[0].startswith(".") and len(word) > 1 and plain(word) not in _PARTICLES:  # the sentence ends here
+            break
         at = between.end()
     while found and plain(text[found[-1][0] : found[-1][1]]) in _PARTICLES:
         found.pop()
-    if not full or (full == 1 and not trusted and _is_word_first(text, found)):
+    if not full or not found or (full == 1 and not trusted and _is_word_first(text, found)):
         return []
     unknown = full == 1 and not trusted and _is_unknown(text[found[0][0] : found[0][1]])
     return [] if unknown and among_drugs(text, found[0][0], found[0][1]) else found

@@ -60,7 +60,7 @@ _TOWN = re.compile(
     r"alone[ \t]|there[ \t]|here[ \t])?"
     rf"(?:in|to|from|near|of|at|outside|around)[ \t\n](?:the[ \t])?(?P<id>{CAPITALISED}(?:[ \t]{CAPITALISED}){{0,2}})"
 )
-_IN = re.compile(rf"\b(?:in|near)[ \t](?P<id>{CAPITALISED}(?:[ \t]{CAPITALISED})?)")
+_IN = re.compile(rf"\b(?:in|near|to)[ \t](?P<id>{CAPITALISED}(?:[ \t]{CAPITALISED})?)")
 # Words that make a kind of institution and not the name of one.
 _GENERIC = terms(
     """
@@ -116,7 +116,9 @@ def _unusual(text: str, start: int, name: str, kind: str, *, cue: bool = True, s
     `sure` any that are no role or kind of place (Fall River)."""
     for word in re.finditer(CAPITALISED, name):
         at, found = start + word.start(), word[0]
-        if len(found) < 3 or found.lower() in _GENERIC or lexicon.is_state(found) or lexicon.is_clinical(found):
+        if len(found) < 3 or found.lower() in _GENERIC or lexicon.is_clinical(found):
+            continue
+        if lexicon.is_state(found) and not (sure and found != name):  # Colorado may stand, Colorado Springs may not
             continue
         if found.isupper() and _WARDS.fullmatch(found):
             continue

@@ -47,7 +47,10 @@ _STREET = (
     r"Parkway|Pkwy|Square|Sq|Trail|Trl|Turnpike|Pike|Row|Alley|Crescent|Close|Loop|Route|Rte|Plaza|Mews|Broadway)"
 )
 _FLAT = r"(?:,?[ \n](?:apt|apartment|unit|suite|ste|room|rm|floor|fl|lot|#)\b\.? ?#?[\w-]{1,8})?"
-_STATE_CODE = r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])"
+_STATE_CODE = (
+    r"(?-i:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|"
+    r"W[AIVY])"
+)
 # These are also credentials, wards or words: a state only before a ZIP code.
 _PLAIN_STATE_CODE = r"(?-i:A[KRZ]|CA|CT|FL|GA|I[AL]|K[SY]|M[AINT]|N[CDEHJMVY]|OH|RI|SC|SD|T[NX]|UT|VT|VA|W[AVY])"
 _CAPITALISED = r"(?-i:[A-Z][a-z]+(?:[-'\u2019][A-Z]?[a-z]+)?)"
@@ -77,7 +80,7 @@ RULES = (
         rf"(?<![\d.]){_DAY}[-/]{_DAY}[-/](?:{_YEAR}|'?\d\d)(?![\d/])",
         rf"(?<![\d.]){_DAY}\.{_DAY}\.{_YEAR}(?!\d)",
         rf"(?<![\d/.]){_MONTH_NUMBER}[-/]{_YEAR}(?![\d/])",
-        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?![:/%]|\.\d)(?:,? {{0,2}}(?:of )"
+        rf"\b(?-i:(?!may|march|mar\b|dec\b)){_MONTH}\.? ?{_DAY}{_ORDINAL}?\b(?!:\d|[/%]|\.\d)(?:,? {{0,2}}(?:of )"
         rf"?(?:{_YEAR}|'\d\d))?",
         rf"\b{_DAY}{_ORDINAL}?(?: of|-|/)? ?{_MONTH}\b(?:\.?[ ,-]{{0,2}}(?:{_YEAR}|'?\d\d(?!\d| ?{_UNITS}\b)))?",
         rf"(?<![\d.]){_DAY}{_MONTH}(?:{_YEAR}|\d\d)(?!\d)",
@@ -88,7 +91,7 @@ RULES = (
         rf"\b{_DATE_CUE}:?(?: the)? (?P<id>{_MONTH_NUMBER}[/-]{_DAY})(?![\d/%]|[-.]\d| (?:strength|murmur|pain|systolic|in))",
         rf"(?:^|(?<=\n))[ \t]*(?P<id>{_MONTH_NUMBER}/{_DAY})(?=:| -)",
         rf"\b(?:on|since|until|by|of) the (?P<id>{_DAY}{_ORDINAL})\b{_COUNTED}",
-        r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b",
+        r"\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?-i:January|February|August|September|October|November|December))\b",
         r"\b(?:christmas|thanksgiving|easter|new year'?s|hanukkah|passover|ramadan|diwali|halloween|(?:labor|memorial|"
         r"independence|"
         r"veterans|valentine'?s|mother'?s|father'?s|mlk|columbus|presidents'?) day|(?:4th|fourth) of july)\b"

@@ -119,6 +119,11 @@ def test_odd_spellings_of_names_are_found(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["Seen by Dr. Della", "Patient: Al", "son Van", "Dr. de la", "by St", "Name: A"])
+def test_a_name_of_a_particle_alone_breaks_nothing(text: str) -> None:
+    deidentify(text)
+
+
 def test_a_name_that_is_certain_once_is_hidden_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "CHUNK_CHARS", 1_000)
     far = "The lungs are clear. " * 100
