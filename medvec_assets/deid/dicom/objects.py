@@ -38,13 +38,13 @@ _NOTHING_TO_DO = "none: objects of this kind are left out by rule"
 
 def check_kind(dataset: Dataset) -> tuple[str, str]:
     """(SOP class, SOP instance) of an object that can be de-identified. Raises ObjectRejected."""
-    from pydicom.uid import UID_dictionary
+    from pydicom.uid import UID
 
     meta = dataset.file_meta
     sop_class = str(header_value(dataset, "SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
     instance = str(header_value(dataset, "SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "").strip(" \0")
-    name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
-    if kind != "SOP Class" or not name:
+    name = UID(sop_class).name
+    if UID(sop_class).type != "SOP Class":
         rule = "is of no class that the standard registers"
         raise rejected("sop_class_unknown", rule, "convert it to a standard object at the source")
     for word, (code, rule) in _REFUSED.items():
@@ -52,11 +52,11 @@ def check_kind(dataset: Dataset) -> tuple[str, str]:
             raise rejected(code, rule, _NOTHING_TO_DO)
     if "Storage" not in name:
         raise rejected("not_an_object", "is a message and no stored object", _NOTHING_TO_DO)
-    syntax = UID_dictionary.get(str(meta.TransferSyntaxUID), ("", ""))[:2]
-    if syntax[1] != "Transfer Syntax":
+    syntax = meta.TransferSyntaxUID
+    if syntax.type != "Transfer Syntax":
         rule = "is in a transfer syntax that the standard does not register"
         raise rejected("unsupported_transfer_syntax", rule, "transcode it at the source")
-    if "MPEG" in syntax[0] or "HEVC" in syntax[0]:
+    if "MPEG" in syntax.name or "HEVC" in syntax.name:
         raise rejected("video", "is a video", _NOTHING_TO_DO)
     if not instance:
         raise rejected("header_invalid", "names no instance", "mend or re-export the object")
