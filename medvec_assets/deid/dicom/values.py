@@ -60,7 +60,7 @@ class UidMap:
 def is_registered(uid: str) -> bool:
     from pydicom.uid import UID
 
-    return UID(uid).name != uid
+    return bool(UID(uid).type)
 
 
 def _uuid_uid(digest: bytes) -> str:
