@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from deid_files import KEYS, TOKEN, copied, made, read
+from deid_files import KEYS, TOKEN, copied, encode, image, made, of, part10, read
 from dicom_files import edited, real
 from dicom_files import made as pictured
 from PIL import Image, ImageDraw, ImageFont
@@ -90,6 +90,22 @@ def test_comments_in_jpeg_2000_and_between_scans() -> None:
         pixels._clean_stream(start + tile(TOKEN) + b"\xff\xd9")
     with pytest.raises(ObjectRejected):
         pixels._clean_stream(jpeg(*KEPT)[:-2] + segment(0xFE, TOKEN) + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("comment", [b"", TOKEN])
+def test_offsets_of_frames_stay_while_they_are_true(comment: bytes) -> None:
+    stream = jpeg(*KEPT, *([segment(0xFE, comment)] if comment else []))
+    stream += b"\0" * (len(stream) & 1)
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(stream)) + stream
+    basic = b"\xfe\xff\x00\xe0" + struct.pack("<2I", 4, 0)
+    whole = [one for one in image() if one[1] != "OW"]
+    whole += [of("ExtendedOffsetTable", bytes(8)), of("ExtendedOffsetTableLengths", bytes(8))]
+    pixel_data = struct.pack("<2H2s2xI", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF) + basic + item
+    data = part10(encode(whole) + pixel_data + b"\xfe\xff\xdd\xe0" + bytes(4), "1.2.840.10008.1.2.4.50")
+    copy = copied(data)
+    assert TOKEN not in copy.data
+    assert ("ExtendedOffsetTable" in read(copy)) is (not comment)
+    assert read(copy).PixelData.startswith(basic if not comment else basic[:4] + bytes(4))
 
 
 def test_fragments_that_lie_about_their_length_are_refused() -> None:

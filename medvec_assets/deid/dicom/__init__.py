@@ -15,10 +15,10 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvec_assets.deid.dicom import burned_in, codes, objects, table, values
-from medvec_assets.deid.dicom.pixels import pixel_element
+from medvec_assets.deid.dicom.pixels import pixel_elements
 from medvec_assets.deid.dicom.rules import Options
 from medvec_assets.deid.dicom.walk import Walk, element, items
 from medvec_assets.deid.pseudonyms import Pseudonyms
@@ -31,6 +31,7 @@ __all__ = ["PROFILE", "Deidentified", "Options", "deidentify"]
 
 PROFILE = "dicom-ps3.15-1"  # moves when a file would come out differently
 IMPLEMENTATION_UID = "2.25.229451600072084110330137291447146391621"  # random, once: medvec's own class
+_PIXEL_DATA, _OFFSET_TABLES = 0x7FE00010, (0x7FE00001, 0x7FE00002)
 _SEAL = re.compile(rb"medvec ([a-z0-9.-]+)\\(113100(?: 1131\d\d)*)\\([0-9a-f]{32}) ?")
 
 
@@ -56,21 +57,27 @@ def deidentify(data: bytes, pseudonyms: Pseudonyms, options: Options | None = No
     raws = {int(tag): raw for tag, raw in dataset.items()}
     with parser_failures_as("header_invalid", "has an unreadable header", "mend or re-export the object"):
         sop_class, instance = objects.check_kind(dataset)
+        syntax = dataset.file_meta.TransferSyntaxUID
         source = _Source.of(dataset, instance, pseudonyms)
         looked_at, pixels = _looked_at(dataset, sop_class, options, source)
         walk = Walk(options, values.UidMap(pseudonyms, source.is_ours), source.subject.encode(), source.days)
         kept = walk.elements(raws)
-        if pixels is None and (pixel_data := pixel_element(dataset.file_meta.TransferSyntaxUID, raws, kept)):
-            kept[pixel_data[0]] = pixel_data[1]
-        kept |= pixels or {}
+        kept |= pixel_elements(syntax, raws, kept) if pixels is None else pixels
+        if len(kept.get(_PIXEL_DATA, b"")) != _encoded_bytes(raws.get(_PIXEL_DATA)):
+            for tag in _OFFSET_TABLES:  # of frames that are now shorter
+                kept.pop(tag, None)
         applied = tuple(sorted({*options.codes, *(["113101"] if looked_at else [])}))
         instance = walk.uids.of(instance)
         kept |= _stamped(walk, sop_class, instance, applied, pseudonyms, looked_at)
         body = [kept[tag] for tag in sorted(kept)]
-    syntax = dataset.file_meta.TransferSyntaxUID
-    stays = pixels is None and syntax.is_encapsulated and 0x7FE00010 in kept
+    stays = pixels is None and syntax.is_encapsulated and _PIXEL_DATA in kept
     head = _head(sop_class, instance, str(syntax) if stays else "1.2.840.10008.1.2.1")
     return Deidentified(b"".join([head, *body]), *_counted(walk.actions), applied)
+
+
+def _encoded_bytes(raw: Any) -> int:
+    """How long pixel data are in a file if they stay as they were: compressed, between a header and a delimiter."""
+    return 12 + len(raw.value or b"") + 8 if raw is not None else 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def _looked_at(
     at_risk = objects.may_show_text(dataset, sop_class)
     if at_risk and options.pixels == "refuse":
         raise burned_in.text_possible(declared=objects.raw_text(dataset, 0x00280301) == "YES")
-    if not at_risk and (options.pixels != "clean_all" or 0x7FE00010 not in dataset):
+    if not at_risk and (options.pixels != "clean_all" or _PIXEL_DATA not in dataset):
         return False, None
     return True, burned_in.cleaned(dataset)
 

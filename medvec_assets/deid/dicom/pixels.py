@@ -26,22 +26,22 @@ _JFIF_BYTES = 16  # of an application segment 0 without a thumbnail
 _REMEDY = "transcode the object; what stands beside its pixels is not known to be safe"
 
 
-def pixel_element(syntax: UID, raws: Mapping[int, Any], kept: Mapping[int, bytes]) -> tuple[int, bytes] | None:
-    """(tag, encoded element) of an object's pixel data; None if it has none. `kept`: the copy's other elements, which say
+def pixel_elements(syntax: UID, raws: Mapping[int, Any], kept: Mapping[int, bytes]) -> dict[int, bytes]:
+    """tag -> encoded element of an object's pixel data, empty if it has none. `kept`: the copy's other elements, which say
     how many pixels of how many bits there are. Raises ObjectRejected: truncated, header_invalid."""
     tag = next((tag for tag in PIXELS if tag in raws), None)
     if tag is None:
-        return None
+        return {}
     keyword, raw = PIXELS[tag], raws[tag]
     value = raw.value or b""
     if syntax.is_encapsulated:
-        return tag, _header(tag, "OB", 0xFFFFFFFF) + _encapsulated(value) + _DELIMITER
+        return {tag: _header(tag, "OB", 0xFFFFFFFF) + _encapsulated(value) + _DELIMITER}
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or _number(kept, 0x00280100)
     if not raw.is_little_endian and (bits > 8 or raw.VR == "OW"):
         value = swapped(value, max(2, bits // 8))  # pixels of a byte in OW stand in words too
     value = _native(kept, value, bits, masked=keyword == "PixelData")
     vr = {"FloatPixelData": "OF", "DoubleFloatPixelData": "OD"}.get(keyword, "OB" if bits <= 8 else "OW")
-    return tag, _header(tag, vr, len(value)) + value
+    return {tag: _header(tag, vr, len(value)) + value}
 
 
 def _header(tag: int, vr: str, length: int) -> bytes:
