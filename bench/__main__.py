@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("embedding", "pipeline", "sync", "manifest", "overhead", "maintain")
+BENCHMARKS = ("embedding", "pipeline", "sync", "manifest", "overhead", "maintain", "deid")
 
 
 def main() -> int:

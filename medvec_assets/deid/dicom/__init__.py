@@ -14,10 +14,11 @@ import re
 import struct
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from medvec_assets.deid.dicom import burned_in, codes, objects, table, values
-from medvec_assets.deid.dicom.pixels import pixel_element
+from medvec_assets.deid.dicom.pixels import pixel_elements
 from medvec_assets.deid.dicom.rules import Options
 from medvec_assets.deid.dicom.walk import Walk, element, items
 from medvec_assets.deid.pseudonyms import Pseudonyms
@@ -30,6 +31,7 @@ __all__ = ["PROFILE", "Deidentified", "Options", "deidentify"]
 
 PROFILE = "dicom-ps3.15-1"  # moves when a file would come out differently
 IMPLEMENTATION_UID = "2.25.229451600072084110330137291447146391621"  # random, once: medvec's own class
+_PIXEL_DATA, _OFFSET_TABLES = 0x7FE00010, (0x7FE00001, 0x7FE00002)
 _SEAL = re.compile(rb"medvec ([a-z0-9.-]+)\\(113100(?: 1131\d\d)*)\\([0-9a-f]{32}) ?")
 
 
@@ -55,21 +57,27 @@ def deidentify(data: bytes, pseudonyms: Pseudonyms, options: Options | None = No
     raws = {int(tag): raw for tag, raw in dataset.items()}
     with parser_failures_as("header_invalid", "has an unreadable header", "mend or re-export the object"):
         sop_class, instance = objects.check_kind(dataset)
+        syntax = dataset.file_meta.TransferSyntaxUID
         source = _Source.of(dataset, instance, pseudonyms)
         looked_at, pixels = _looked_at(dataset, sop_class, options, source)
         walk = Walk(options, values.UidMap(pseudonyms, source.is_ours), source.subject.encode(), source.days)
         kept = walk.elements(raws)
-        if pixels is None and (pixel_data := pixel_element(dataset, raws)):
-            kept[pixel_data[0]] = pixel_data[1]
-        kept |= pixels or {}
+        kept |= pixel_elements(syntax, raws, kept) if pixels is None else pixels
+        if len(kept.get(_PIXEL_DATA, b"")) != _encoded_bytes(raws.get(_PIXEL_DATA)):
+            for tag in _OFFSET_TABLES:  # of frames that are now shorter
+                kept.pop(tag, None)
         applied = tuple(sorted({*options.codes, *(["113101"] if looked_at else [])}))
         instance = walk.uids.of(instance)
-        kept |= _stamped(dataset, walk, sop_class, instance, applied, pseudonyms, looked_at)
+        kept |= _stamped(walk, sop_class, instance, applied, pseudonyms, looked_at)
         body = [kept[tag] for tag in sorted(kept)]
-    syntax = dataset.file_meta.TransferSyntaxUID
-    stays = pixels is None and syntax.is_encapsulated and 0x7FE00010 in kept
+    stays = pixels is None and syntax.is_encapsulated and _PIXEL_DATA in kept
     head = _head(sop_class, instance, str(syntax) if stays else "1.2.840.10008.1.2.1")
     return Deidentified(b"".join([head, *body]), *_counted(walk.actions), applied)
+
+
+def _encoded_bytes(raw: Any) -> int:
+    """How long pixel data are in a file if they stay as they were: compressed, between a header and a delimiter."""
+    return 12 + len(raw.value or b"") + 8 if raw is not None else 0
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,22 @@ class _Source:
     @classmethod
     def of(cls, dataset: Dataset, instance: str, pseudonyms: Pseudonyms) -> _Source:
         """The seal in a file's method is believed: it is keyed, and of just this subject and instance."""
-        patient = str(dataset.get("PatientID") or "").strip(" \0")
-        value = getattr(dataset.get_item("DeidentificationMethod"), "value", None)
+        patient = _patient(dataset)
+        value = getattr(dataset.get_item(0x00120063), "value", None)
         found = _SEAL.fullmatch(value) if isinstance(value, bytes) else None
         if found and found[3].decode() == _seal(pseudonyms, patient, instance, found[2].decode()):
             return cls(patient, 0, tuple(found[2].decode().split()))
         # Without a patient, a study is the most that is known to be of one.
-        whose = patient or f"study {dataset.get('StudyInstanceUID') or instance}"
+        whose = patient or f"study {objects.raw_text(dataset, 0x0020000D) or instance}"
         return cls(pseudonyms.subject(whose), values.shift_days(pseudonyms, whose), ())
+
+
+def _patient(dataset: Dataset) -> str:
+    """The patient's id as connectors read it: in its character set, where it needs one."""
+    value = getattr(dataset.get_item(0x00100020), "value", None)
+    if isinstance(value, bytes) and value.isascii() and b"\x1b" not in value and b"\\" not in value:
+        return value.decode("ascii").strip(" \0")
+    return str(dataset.get("PatientID") or "").strip(" \0")
 
 
 def _seal(pseudonyms: Pseudonyms, subject: str, instance: str, applied: str) -> str:
@@ -109,14 +125,13 @@ def _looked_at(
         return "113101" in source.codes, None
     at_risk = objects.may_show_text(dataset, sop_class)
     if at_risk and options.pixels == "refuse":
-        raise burned_in.text_possible(declared=dataset.get("BurnedInAnnotation") == "YES")
-    if not at_risk and (options.pixels != "clean_all" or "PixelData" not in dataset):
+        raise burned_in.text_possible(declared=objects.raw_text(dataset, 0x00280301) == "YES")
+    if not at_risk and (options.pixels != "clean_all" or _PIXEL_DATA not in dataset):
         return False, None
     return True, burned_in.cleaned(dataset)
 
 
 def _stamped(
-    dataset: Dataset,
     walk: Walk,
     sop_class: str,
     instance: str,
@@ -127,7 +142,6 @@ def _stamped(
     """The elements that every copy has: whose it is and how it was de-identified."""
     listed = " ".join(applied)
     seal = _seal(pseudonyms, walk.subject.decode(), instance, listed)
-    methods = [codes.item_of(code, "DCM", table.CODES[code]) for code in applied]
     stamped = {
         0x00080016: element(0x00080016, "UI", sop_class.encode()),
         0x00080018: element(0x00080018, "UI", instance.encode()),
@@ -135,12 +149,18 @@ def _stamped(
         0x00100020: element(0x00100020, "LO", walk.subject),
         0x00120062: element(0x00120062, "CS", b"YES"),
         0x00120063: element(0x00120063, "LO", f"medvec {PROFILE}\\{listed}\\{seal}".encode()),
-        0x00120064: element(0x00120064, "SQ", items(methods)),
+        0x00120064: _methods(applied),
         0x00280303: element(0x00280303, "CS", b"MODIFIED" if walk.options.dates else b"REMOVED"),
     }
     if looked_at:
         stamped[0x00280301] = element(0x00280301, "CS", b"NO")
     return stamped
+
+
+@cache
+def _methods(applied: tuple[str, ...]) -> bytes:
+    found = [codes.item_of(code, "DCM", table.CODES[code]) for code in applied]
+    return element(0x00120064, "SQ", items(found))
 
 
 def _head(sop_class: str, instance: str, syntax: str) -> bytes:

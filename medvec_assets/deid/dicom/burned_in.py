@@ -52,12 +52,11 @@ def cleaned(dataset: Dataset) -> dict[int, bytes] | None:
         raise text_possible(declared=False)
     frames: list[NDArray[Any]] = []
     blanked = False
-    inverted = header_value(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     for number in range(size.frames):
         frame = _decoded(dataset, number)
         boxes = _text(dataset, frame)
         if boxes:
-            frame = _blanked(dataset, frame, boxes, inverted)
+            frame = _blanked(dataset, frame, boxes)
         blanked = blanked or bool(boxes)
         frames.append(frame)
     if not blanked:
@@ -110,22 +109,32 @@ def _rgb(levels: NDArray[Any]) -> NDArray[np.uint8]:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
 
-def _blanked(dataset: Dataset, frame: NDArray[Any], boxes: list[text_finder.Box], inverted: bool) -> NDArray[Any]:
-    """The frame with its text in black. With the brightest of it gone, fainter text is found: it is looked at again."""
+def _blanked(dataset: Dataset, frame: NDArray[Any], boxes: list[text_finder.Box]) -> NDArray[Any]:
+    """The frame without its text. With the brightest of it gone, fainter text is found: it is looked at again."""
     clean, hidden = frame.copy(), np.zeros(frame.shape[:2], bool)
-    black = frame.max() if inverted else frame.min()
     for _ in range(MAX_ROUNDS):
         for box in boxes:
             if (box.bottom - box.top) * (box.right - box.left) > MAX_LINE * hidden.size:
                 raise text_possible(declared=False)
             hidden[box.top : box.bottom, box.left : box.right] = True
+            clean[box.top : box.bottom, box.left : box.right] = _surroundings(clean, box)
         if hidden.mean() > MAX_BLANKED:
             raise rejected("burned_in_text", "shows little but text", _REMEDY)
-        clean[hidden] = black
         boxes = _text(dataset, clean)
         if not boxes:
             return clean
     raise rejected("burned_in_text", "shows text that could not be blanked", _REMEDY)
+
+
+def _surroundings(frame: NDArray[Any], box: text_finder.Box) -> Any:
+    """The commonest value just outside a rectangle: in black on white a bar would be the next thing found."""
+    top, left = max(0, box.top - 1), max(0, box.left - 1)
+    around = frame[top : box.bottom + 1, left : box.right + 1]
+    ring = np.ones(around.shape[:2], bool)
+    ring[box.top - top : box.bottom - top, box.left - left : box.right - left] = False
+    outside = around[ring] if ring.any() else around.reshape(-1, *around.shape[2:])
+    values, counts = np.unique(outside, axis=0, return_counts=True)
+    return values[counts.argmax()]
 
 
 def _native(frames: NDArray[Any]) -> dict[int, bytes]:

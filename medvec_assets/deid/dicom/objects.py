@@ -8,10 +8,11 @@ video. An object of a class that the standard does not register is refused too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from medvec_assets.deid.dicom.rules import PIXELS
 from medvec_assets.deid.dicom.terms import listed
-from medvec_assets.modalities.imaging.dicom_file import header_value, rejected
+from medvec_assets.modalities.imaging.dicom_file import rejected
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -38,13 +39,13 @@ _NOTHING_TO_DO = "none: objects of this kind are left out by rule"
 
 def check_kind(dataset: Dataset) -> tuple[str, str]:
     """(SOP class, SOP instance) of an object that can be de-identified. Raises ObjectRejected."""
-    from pydicom.uid import UID_dictionary
+    from pydicom.uid import UID
 
     meta = dataset.file_meta
-    sop_class = str(header_value(dataset, "SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
-    instance = str(header_value(dataset, "SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "").strip(" \0")
-    name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
-    if kind != "SOP Class" or not name:
+    sop_class = raw_text(dataset, 0x00080016) or str(meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
+    instance = raw_text(dataset, 0x00080018) or str(meta.get("MediaStorageSOPInstanceUID") or "").strip(" \0")
+    name = UID(sop_class).name
+    if UID(sop_class).type != "SOP Class":
         rule = "is of no class that the standard registers"
         raise rejected("sop_class_unknown", rule, "convert it to a standard object at the source")
     for word, (code, rule) in _REFUSED.items():
@@ -52,29 +53,38 @@ def check_kind(dataset: Dataset) -> tuple[str, str]:
             raise rejected(code, rule, _NOTHING_TO_DO)
     if "Storage" not in name:
         raise rejected("not_an_object", "is a message and no stored object", _NOTHING_TO_DO)
-    syntax = UID_dictionary.get(str(meta.TransferSyntaxUID), ("", ""))[:2]
-    if syntax[1] != "Transfer Syntax":
+    syntax = meta.TransferSyntaxUID
+    if syntax.type != "Transfer Syntax":
         rule = "is in a transfer syntax that the standard does not register"
         raise rejected("unsupported_transfer_syntax", rule, "transcode it at the source")
-    if "MPEG" in syntax[0] or "HEVC" in syntax[0]:
+    if "MPEG" in syntax.name or "HEVC" in syntax.name:
         raise rejected("video", "is a video", _NOTHING_TO_DO)
     if not instance:
         raise rejected("header_invalid", "names no instance", "mend or re-export the object")
     return sop_class, instance
 
 
+def raw_text(dataset: Dataset, tag: int) -> str:
+    """An ASCII value without asking pydicom to parse it, which costs more than all else that is asked of a small file."""
+    raw: Any = dataset.get_item(tag)
+    value = getattr(raw, "value", None)
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0")
+    return "" if value is None else str(value).strip(" \0")
+
+
 def may_show_text(dataset: Dataset, sop_class: str) -> bool:
     """Whether its header leaves room for text in the pixels: it says so, or it is of a kind that often has and does not
     say no."""
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    if not any(tag in dataset for tag in PIXELS):
         return False
-    said = str(header_value(dataset, "BurnedInAnnotation") or "").strip().upper()
+    said = raw_text(dataset, 0x00280301).upper()
     if said in ("YES", "NO"):
         return said == "YES"
-    image_type = str(header_value(dataset, "ImageType") or "").upper()
+    image_type = raw_text(dataset, 0x00080008).upper()
     return (
-        str(header_value(dataset, "Modality") or "").strip().upper() in _RISKY_MODALITIES
+        raw_text(dataset, 0x00080060).upper() in _RISKY_MODALITIES
         or any(sop_class == root or sop_class.startswith(f"{root}.") for root in _RISKY_CLASSES)
         or any(word in image_type for word in _RISKY_IMAGE_TYPES)
-        or "ConversionType" in dataset
+        or 0x00080064 in dataset  # ConversionType
     )

@@ -7,6 +7,7 @@ an overlay), comments and application segments of a compressed stream. Does not 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,60 +17,70 @@ from medvec_assets.deid.dicom.walk import swapped
 from medvec_assets.modalities.imaging.dicom_file import rejected, truncated
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 _JPEG_KEPT = frozenset({0xE8, 0xEE})  # of application segments: JPEG-LS' and Adobe's, which name the colour transform
+_COMMENT = re.compile(rb"\xff[\xe0-\xef\xfe]")
 _JFIF_BYTES = 16  # of an application segment 0 without a thumbnail
 _REMEDY = "transcode the object; what stands beside its pixels is not known to be safe"
 
 
-def pixel_element(dataset: Dataset, raws: Mapping[int, Any]) -> tuple[int, bytes] | None:
-    """(tag, encoded element) of an object's pixel data; None if it has none. Raises ObjectRejected: truncated,
-    header_invalid."""
+def pixel_elements(syntax: UID, raws: Mapping[int, Any], kept: Mapping[int, bytes]) -> dict[int, bytes]:
+    """tag -> encoded element of an object's pixel data, empty if it has none. `kept`: the copy's other elements, which say
+    how many pixels of how many bits there are. Raises ObjectRejected: truncated, header_invalid."""
     tag = next((tag for tag in PIXELS if tag in raws), None)
     if tag is None:
-        return None
+        return {}
     keyword, raw = PIXELS[tag], raws[tag]
     value = raw.value or b""
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return tag, _header(tag, "OB", 0xFFFFFFFF) + _encapsulated(value) + _DELIMITER
-    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or int(dataset.BitsAllocated)
+    if syntax.is_encapsulated:
+        return {tag: _header(tag, "OB", 0xFFFFFFFF) + _encapsulated(value) + _DELIMITER}
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or _number(kept, 0x00280100)
     if not raw.is_little_endian and (bits > 8 or raw.VR == "OW"):
         value = swapped(value, max(2, bits // 8))  # pixels of a byte in OW stand in words too
-    value = _native(dataset, value, bits, masked=keyword == "PixelData")
+    value = _native(kept, value, bits, masked=keyword == "PixelData")
     vr = {"FloatPixelData": "OF", "DoubleFloatPixelData": "OD"}.get(keyword, "OB" if bits <= 8 else "OW")
-    return tag, _header(tag, vr, len(value)) + value
+    return {tag: _header(tag, vr, len(value)) + value}
 
 
 def _header(tag: int, vr: str, length: int) -> bytes:
     return struct.pack("<2H2s2xI", tag >> 16, tag & 0xFFFF, vr.encode(), length)
 
 
-def _native(dataset: Dataset, value: bytes, bits: int, *, masked: bool) -> bytes:
+def _value(kept: Mapping[int, bytes], tag: int) -> bytes:
+    return kept.get(tag, b"")[8:]  # behind tag, VR and a length of two bytes
+
+
+def _number(kept: Mapping[int, bytes], tag: int) -> int:
+    return int.from_bytes(_value(kept, tag), "little")
+
+
+def _native(kept: Mapping[int, bytes], value: bytes, bits: int, *, masked: bool) -> bytes:
     """Uncompressed pixels: no byte more than the image needs, no bit that no pixel uses."""
-    rows, columns, frames = (int(dataset.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames"))
-    halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
-    samples = 2 if halved else int(dataset.get("SamplesPerPixel") or 1)
+    rows, columns, samples = (_number(kept, tag) or 1 for tag in (0x00280010, 0x00280011, 0x00280002))
+    frames = int(_value(kept, 0x00280008) or 1)
+    if _value(kept, 0x00280004).strip() == b"YBR_FULL_422":
+        samples = 2
     needed = (rows * columns * frames * samples * bits + 7) // 8
     if len(value) < needed:
         raise truncated()
     if len(value) != needed:
         value = value[:needed]
-    stored = int(dataset.get("BitsStored") or bits)
+    stored = _number(kept, 0x00280101) or bits
     if masked and stored < bits and bits in (8, 16, 32):
-        value = _without_unused_bits(dataset, value, bits, stored)
+        value = _without_unused_bits(kept, value, bits, stored)
     return value + b"\0" * (len(value) & 1)
 
 
-def _without_unused_bits(dataset: Dataset, value: bytes, bits: int, stored: int) -> bytes:
+def _without_unused_bits(kept: Mapping[int, bytes], value: bytes, bits: int, stored: int) -> bytes:
     """Bits above the highest stored one become the sign, or 0; those below the lowest become 0."""
     import numpy as np
 
-    high = int(dataset.get("HighBit") or stored - 1)
+    high = _number(kept, 0x00280102) or stored - 1
     if not stored - 1 <= high < bits:
         raise rejected("header_invalid", "has a high bit that its pixels do not have", "mend or re-export the object")
-    signed = bool(dataset.get("PixelRepresentation"))
+    signed = bool(_number(kept, 0x00280103))
     words = np.frombuffer(value, np.dtype(f"<{'i' if signed else 'u'}{bits // 8}"))
     above, below = bits - 1 - high, high + 1 - stored
     least = -(1 << high) if signed else 0
@@ -133,7 +144,7 @@ def _clean_jpeg(stream: bytes) -> bytes:
         at = end
     # In coded data a byte FF is followed by 0, a restart marker or (JPEG-LS) a bit 0: these are true markers.
     rest = stream[at:]
-    if any(b"\xff" + bytes([marker]) in rest for marker in (0xFE, *range(0xE0, 0xF0))):
+    if _COMMENT.search(rest):
         raise rejected("header_invalid", "has a comment between the scans of a compressed frame", _REMEDY)
     finish = rest.rfind(b"\xff\xd9")
     return b"".join(kept) + (rest if finish < 0 else rest[: finish + 2])

@@ -41,25 +41,26 @@ class UidMap:
     that this deployment wrote stay too, where they have the form that it writes."""
 
     def __init__(self, pseudonyms: Pseudonyms, known: bool = False) -> None:
-        from pydicom.uid import UID_dictionary
-
         self._pseudonyms = pseudonyms
         self._known = known
-        self._registered = UID_dictionary
         self._mapped: dict[str, str] = {}
 
     def of(self, uid: str) -> str:
-        if not uid or uid in self._registered or (self._known and uid.startswith("2.25.")):
-            return uid
-        found = self._mapped.get(uid)
-        if found is None:
-            found = self._mapped[uid] = _uuid_uid(self._pseudonyms.digest("uid", uid))
-        return found
+        if uid not in self._mapped:
+            stays = not uid or is_registered(uid) or (self._known and uid.startswith("2.25."))
+            self._mapped[uid] = uid if stays else _uuid_uid(self._pseudonyms.digest("uid", uid))
+        return self._mapped[uid]
 
     def values(self, value: bytes) -> bytes:
         """One or more UIDs, separated by backslashes."""
         parts = value.decode("latin-1").split("\\")
         return "\\".join([self.of(part.strip(" \0")) for part in parts]).encode("ascii")
+
+
+def is_registered(uid: str) -> bool:
+    from pydicom.uid import UID
+
+    return bool(UID(uid).type)
 
 
 def _uuid_uid(digest: bytes) -> str:
