@@ -30,7 +30,7 @@ from resources.errors import ObjectRejected
 
 MAX_GOOD, MAX_REFUSED = 2, 1  # objects copied: of records, and of quarantine
 MAX_BYTES = 8 << 20  # of all objects copied; the smallest are taken
-CATALOGUE_ROWS = 50
+CATALOGUE_ROWS = 12
 FOLDER_CONNECTORS = frozenset({"dicom_objects"})
 """Connectors that list any folder of files as `<cohort>/.../<file>` beside a `<cohort>/LICENSE`."""
 

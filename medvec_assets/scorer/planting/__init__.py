@@ -104,10 +104,10 @@ def planter(media_type: str) -> Planter | None:
     if name is None:
         return None
     found: Planter = import_module(f"{__name__}.{name}").plant
-    return lambda data, subject: _unpacked(found, data, subject)
+    return lambda data, subject: unpacked(found, data, subject)
 
 
-def _unpacked(plant: Planter, data: bytes, subject: Subject) -> Iterator[Planted]:
+def unpacked(plant: Planter, data: bytes, subject: Subject) -> Iterator[Planted]:
     """The copies of what is in a gzip file are gzip files."""
     if len(data) > MAX_PLANTED_BYTES:
         return

@@ -18,6 +18,7 @@ from medvec_assets.scorer.planting import (
     notes,
     sequences,
     tables,
+    unpacked,
     volumes,
 )
 
@@ -52,8 +53,7 @@ def _archive(data: bytes, subject: Subject) -> Iterator[Planted]:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, struct.error):
         return
     for place, (name, content) in enumerate(members):
-        found = _planter(content)
-        copies = list(found(content, subject)) if found is not None else []
+        copies = list(unpacked(plant, content, subject))
         for copy in copies:
             yield Planted(_packed([*members[:place], (name, copy.data), *members[place + 1 :]], subject), copy.damaged)
         if copies:
