@@ -28,7 +28,7 @@ from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.scorer.plants import Mint, Token
 from medvec_assets.scorer.search import Leak, Searcher
-from medvec_assets.scorer.source import connector_of, copies_of
+from medvec_assets.scorer.source import Copies, connector_of, copies_of
 from medvec_assets.stages import entities, manifest, records
 from medvec_assets.stages.context import Context
 from resources import tables
@@ -89,7 +89,10 @@ def score(ctx: Context, spec: DatasetSpec, partition: str, seed: bytes | None = 
         copies = copies_of(ctx, spec, partition, mint)
         searcher = Searcher(mint.tokens)
         with listening() as heard:
-            run = _run(ctx, spec, copies, folder, mint.seed_digest, heard) if copies.rows else _Run()
+            run = _run(ctx, spec, copies, folder / "run", mint.seed_digest, heard)
+            if run.failure and copies.damaged:
+                # A damaged copy may be taken for a source that as a whole is not what it says.
+                run = _run(ctx, spec, copies.whole(), folder / "run again", mint.seed_digest, heard)
         leaks = _search(searcher, spec, folder, run, heard)
     planted, kinds, places = counted(mint.tokens)
     return Score(
@@ -99,7 +102,7 @@ def score(ctx: Context, spec: DatasetSpec, partition: str, seed: bytes | None = 
         places=places,
         objects=copies.objects,
         copies=len(copies.rows),
-        readable_copies=copies.readable,
+        readable_copies=len(copies.rows) - len(copies.damaged),
         records=run.records,
         quarantined=run.quarantined,
         leaks=tuple(sorted(leaks)),
@@ -117,9 +120,12 @@ class _Run:
     failure: str = ""
 
 
-def _run(ctx: Context, spec: DatasetSpec, copies: Any, folder: Path, name: str, heard: list[str]) -> _Run:
-    """The stages over the copies, below `folder`/home."""
-    done, connector = _Run(), connector_of(ctx, spec, copies, folder / "in", f"planted-{name}")
+def _run(ctx: Context, spec: DatasetSpec, copies: Copies, folder: Path, name: str, heard: list[str]) -> _Run:
+    """The stages over the copies, in a lake and a home below `folder`."""
+    done = _Run()
+    if not copies.rows:
+        return done
+    connector = connector_of(ctx, spec, copies, folder / "in", f"planted-{name}")
     key = SecretStr(ctx.settings.pseudonym_secret.hex())
     settings = ctx.settings.model_copy(
         update={"home": folder / "home", "lake_uri": str(folder / "lake"), "pseudonym_key": key}
@@ -162,8 +168,10 @@ def _entities(ctx: Context, spec: DatasetSpec) -> bytes:
 
 
 def _search(searcher: Searcher, spec: DatasetSpec, folder: Path, run: _Run, heard: list[str]) -> set[Leak]:
-    leaks = searcher.in_folder(folder / "lake", "lake", _is_sources_own(spec))
-    leaks |= searcher.in_folder(folder / "home", "home", lambda found: found.startswith("home/landed/"))
+    leaks: set[Leak] = set()
+    for each in sorted(folder.glob("run*")):
+        leaks |= searcher.in_folder(each / "lake", "lake", _is_sources_own(spec))
+        leaks |= searcher.in_folder(each / "home", "home", lambda found: found.startswith("home/landed/"))
     leaks |= searcher.in_bytes(run.entities, "index entities")
     leaks |= searcher.in_text("\n".join(heard), "logs, warnings and error messages")
     return {Leak(leak.kind, leak.planted, _shortened(leak.found), leak.spelling) for leak in leaks}

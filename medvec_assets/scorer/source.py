@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from resources.errors import ObjectRejected
 
 MAX_GOOD, MAX_REFUSED = 2, 1  # objects copied: of records, and of quarantine
 MAX_BYTES = 8 << 20  # of all objects copied; the smallest are taken
-CATALOGUE_ROWS = 50
+CATALOGUE_ROWS = 12
 FOLDER_CONNECTORS = frozenset({"dicom_objects"})
 """Connectors that list any folder of files as `<cohort>/.../<file>` beside a `<cohort>/LICENSE`."""
 
@@ -41,11 +41,15 @@ class Copies:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    """URIs of copies that a modality should refuse; the others it should accept where it accepted the original."""
     objects: int = 0
-    readable: int = 0
-    """Copies that a modality should accept where it accepted the original."""
     not_plantable: set[str] = field(default_factory=set)
     """Media types in whose bytes nothing was planted."""
+
+    def whole(self) -> Copies:
+        """Those that are not damaged."""
+        return replace(self, rows=[row for row in self.rows if row["uri"] not in self.damaged], damaged=set())
 
 
 class PlantedSource:
@@ -92,7 +96,6 @@ def copies_of(ctx: Context, spec: DatasetSpec, partition: str, mint: Mint) -> Co
             continue
         copies = [Planted(data), *_planted_bytes(row["media_type"], data, subject, made)]
         for copy in copies:
-            made.readable += not copy.damaged
             content = {
                 "size_bytes": len(copy.data),
                 "checksum": hashlib.sha256(copy.data).hexdigest(),
@@ -101,6 +104,7 @@ def copies_of(ctx: Context, spec: DatasetSpec, partition: str, mint: Mint) -> Co
             planted = planted_row(row | content, subject, len(made.rows))
             made.rows.append(planted)
             made.contents[planted["uri"]] = copy.data
+            made.damaged |= {planted["uri"]} if copy.damaged else set()
     return made
 
 

@@ -7,6 +7,7 @@ import json
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -104,6 +105,30 @@ def test_what_is_gzipped_is_planted_within(media_type: str) -> None:
 def test_bytes_that_are_not_of_the_format_are_planted_nowhere_or_as_they_are(media_type: str, data: bytes) -> None:
     _, _, copies = planted(media_type, data)
     assert copies == [] or media_type == "text/plain"
+
+
+def archive(content: bytes) -> bytes:
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr("T1/log.bin", b"\0\1\2")
+        packed.writestr("T1/content", content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("content", [VCF.encode(), FASTQ.encode(), volume(), JSON_LINES.encode(), NOTE.encode()])
+def test_what_no_media_type_tells_is_told_by_its_content(content: bytes) -> None:
+    for media_type, data in (
+        ("application/gzip", gzip.compress(content)),
+        ("application/zip", archive(content)),
+        ("application/zip", archive(gzip.compress(content))),
+    ):
+        mint, _, copies = planted(media_type, data)
+        found = {leak.planted for copy in copies for leak in Searcher(mint.tokens).in_bytes(copy.data, "copy")}
+        assert {t.place for t in mint.tokens if t.kind not in ("date", "age")} - found <= {
+            "the subject's name",
+            "the subject's id",
+        }
+        assert len(copies) == 2 and (media_type != "application/zip" or "ZIP member name" in found)
 
 
 def test_no_media_type_but_a_known_one_has_a_planter() -> None:

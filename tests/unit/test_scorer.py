@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+from helpers.dagster_world import CHAIN, DagsterWorld
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
@@ -276,3 +278,23 @@ def test_a_partition_that_was_never_scored_does_not_pass(pipeline: Pipeline) -> 
         one for one in checks.of_records(pipeline.context(), pipeline.spec, "lung") if one.name == "deid_scored"
     )
     assert not finding.passed and "never scored" in finding.remedy
+
+
+def test_a_leak_stops_the_partition_in_dagster_and_a_mended_rule_lets_it_go_on(
+    pipeline: Pipeline, monkeypatch: Patch
+) -> None:
+    pipeline.list_source(series("1", "lung"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = DagsterWorld(pipeline, instance)
+        world.refresh()
+        with monkeypatch.context() as patch:
+            patch.setattr(Pseudonyms, "of", lambda self, kind, identifier: identifier)
+            stopped = world.run(*CHAIN, partition="lung")
+        failed = {check.check_name for check in stopped.get_asset_check_evaluations() if not check.passed}
+        assert (stopped.success, failed) == (False, {"deid_scored"})
+        assert pipeline.gold.is_empty() and not pipeline.entities
+
+        assert world.run(*CHAIN, partition="lung").success
+        version = pipeline.lake.snapshot(tables.deid_scores()).version  # type: ignore[union-attr]
+        assert world.run(*CHAIN, partition="lung").success
+        assert pipeline.lake.snapshot(tables.deid_scores()).version == version, "an unchanged run costs nothing"  # type: ignore[union-attr]

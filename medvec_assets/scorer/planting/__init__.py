@@ -72,11 +72,16 @@ _PLANTERS = {
     "application/dicom": "dicom",
     "application/fhir+json": "tables",
     "application/fastq": "sequences",
+    "application/gzip": "packed",
     "application/json": "tables",
     "application/nifti": "volumes",
+    "application/vcf": "sequences",
     "application/vnd.apache.parquet": "tables",
+    "application/x-gzip": "packed",
     "application/x-ndjson": "tables",
     "application/x-nifti": "volumes",
+    "application/x-vcf": "sequences",
+    "application/zip": "packed",
     "chemical/seq-na-fastq": "sequences",
     "image/jpeg": "pictures",
     "image/nii": "volumes",
@@ -84,14 +89,12 @@ _PLANTERS = {
     "image/x.nifti": "volumes",
     "text/csv": "tables",
     "text/fastq": "sequences",
-    "text/plain": "notes",
+    "text/plain": "packed",
     "text/tab-separated-values": "tables",
     "text/tsv": "tables",
     "text/vcf": "sequences",
     "text/x-fastq": "sequences",
     "text/x-vcf": "sequences",
-    "application/x-vcf": "sequences",
-    "application/vcf": "sequences",
 }
 
 
@@ -101,10 +104,10 @@ def planter(media_type: str) -> Planter | None:
     if name is None:
         return None
     found: Planter = import_module(f"{__name__}.{name}").plant
-    return lambda data, subject: _unpacked(found, data, subject)
+    return lambda data, subject: unpacked(found, data, subject)
 
 
-def _unpacked(plant: Planter, data: bytes, subject: Subject) -> Iterator[Planted]:
+def unpacked(plant: Planter, data: bytes, subject: Subject) -> Iterator[Planted]:
     """The copies of what is in a gzip file are gzip files."""
     if len(data) > MAX_PLANTED_BYTES:
         return

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medvec_assets.scorer.planting import Planted, Subject
+from medvec_assets.scorer.planting.notes import planted_text
 
 SUBJECT = re.compile(r"(subject|patient|person|participant|case|donor)[ _]?(id|identifier|uuid|eid)?|eid|mrn", re.I)
 IDENTIFIER = re.compile(
@@ -27,7 +28,13 @@ IDENTIFIER = re.compile(
     re.I,
 )
 # Not titles and descriptions: in tables they come out of a dictionary, which nobody types a name into.
-FREE_TEXT = re.compile(r".*(text|comment|remark|reason|history|narrative|impression|value_as_string|note).*", re.I)
+FREE_TEXT = re.compile(
+    r"((.*_)?(text|comments?|remarks?|narrative|impression|history|findings)|value_as_string|(.*_)?reason(_text)?)",
+    re.I,
+)
+PLANTED_ROWS = (
+    20  # of a table, in which free text is planted: an id must be the same in all rows, text in a few is enough
+)
 EXTRA = {
     "patient_name": "name",
     "ssn": "ssn",
@@ -68,7 +75,7 @@ def _form(data: bytes) -> Callable[[bytes, Subject, bool], bytes] | None:
     return _text if start and b"\0" not in data[:4_096] else None
 
 
-def planted_value(name: str, value: Any, subject: Subject, above: str) -> Any:
+def planted_value(name: str, value: Any, subject: Subject, above: str, with_text: bool = True) -> Any:
     """What stands in a cell of column `name`; identifiers and free text change, anything else is left as it is."""
     if value in (None, ""):
         return value
@@ -77,8 +84,9 @@ def planted_value(name: str, value: Any, subject: Subject, above: str) -> Any:
     if IDENTIFIER.fullmatch(name) and not isinstance(value, float | bool):
         alias = subject.alias(str(value), f"{above} {name}")
         return int(alias) if isinstance(value, int) and alias.isdigit() else alias
-    if isinstance(value, str) and FREE_TEXT.fullmatch(name):
-        return f"{value} {subject.mint.sentence(f'{above} {name}')}"
+    if with_text and isinstance(value, str) and " " in value and FREE_TEXT.fullmatch(name):
+        # A note in a cell is planted as a note is.
+        return planted_text(value, subject) if "\n" in value else f"{value} {subject.mint.sentence(f'{above} {name}')}"
     return value
 
 
@@ -105,12 +113,8 @@ def _text(data: bytes, subject: Subject, with_extra: bool) -> bytes:
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow([*names, *added])
     for number, row in enumerate(table[1:]):
-        cells = zip(names, row, strict=False)
-        # Free text in one row of a table is enough; a subject's id must be the same in all of them.
-        kept = [
-            planted_value(name, cell, subject, "column") if number == 0 or SUBJECT.fullmatch(name) else cell
-            for name, cell in cells
-        ]
+        in_text = number < PLANTED_ROWS
+        kept = [planted_value(n, cell, subject, "column", in_text) for n, cell in zip(names, row, strict=False)]
         writer.writerow([*kept, *row[len(names) :], *added.values()])
     return ("".join([*head, *_header_lines(head, subject)]) + out.getvalue()).encode()
 
@@ -129,21 +133,36 @@ def _header_lines(head: list[str], subject: Subject) -> list[str]:
 
 
 def _json(data: bytes, subject: Subject, with_extra: bool) -> bytes:
+    """A document, or lines of documents; written as the source writes them, so that no reader stumbles over a blank."""
+    text = data.decode("utf-8")
+    end = "\n" if text.endswith("\n") else ""
     try:
-        return json.dumps(_planted_node("", json.loads(data), subject, with_extra)).encode()
+        return f"{_dumped(_planted_node('', json.loads(text), subject, with_extra), text)}{end}".encode()
     except json.JSONDecodeError:
-        documents = [json.loads(line) for line in data.splitlines() if line.strip()]
-    made = [_planted_node("", one, subject, with_extra and number == 0) for number, one in enumerate(documents)]
-    return "".join(json.dumps(one) + "\n" for one in made).encode()
+        documents = [json.loads(line) for line in text.splitlines() if line.strip()]
+    made = [
+        _planted_node("", one, subject, with_extra and number == 0, number < PLANTED_ROWS)
+        for number, one in enumerate(documents)
+    ]
+    return ("\n".join(_dumped(one, text) for one in made) + end).encode()
 
 
-def _planted_node(name: str, node: Any, subject: Subject, with_extra: bool) -> Any:
+def _dumped(node: Any, example: str) -> str:
+    separators = (", ", ": ") if '": ' in example[:200] else (",", ":")
+    return json.dumps(node, separators=separators, ensure_ascii=example.isascii())
+
+
+def _planted_node(name: str, node: Any, subject: Subject, with_extra: bool, with_text: bool = True) -> Any:
     if isinstance(node, dict):
-        made = {key: _planted_node(key, value, subject, False) for key, value in node.items()}
-        return made | (extra(subject, "extra key") if with_extra else {})
+        made = {key: _planted_node(key, value, subject, False, with_text) for key, value in node.items()}
+        made |= extra(subject, "extra key") if with_extra else {}
+        return dict(sorted(made.items())) if list(node) == sorted(node) else made
     if isinstance(node, list):
-        return [_planted_node(name, one, subject, with_extra and number == 0) for number, one in enumerate(node)]
-    return planted_value(name, node, subject, "key")
+        return [
+            _planted_node(name, one, subject, with_extra and number == 0, with_text and number < PLANTED_ROWS)
+            for number, one in enumerate(node)
+        ]
+    return planted_value(name, node, subject, "key", with_text)
 
 
 # ---------------------------------------------------------------- Parquet
@@ -153,10 +172,10 @@ def _parquet(data: bytes, subject: Subject, with_extra: bool) -> bytes:
     table = pq.read_table(pa.BufferReader(data))
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            column = table[field.name].to_pylist()
-            first = planted_value(field.name, column[0], subject, "column") if column else None
-            everywhere = SUBJECT.fullmatch(field.name) is not None
-            made = [first if everywhere or number == 0 else value for number, value in enumerate(column)]
+            made = [
+                planted_value(field.name, value, subject, "column", number < PLANTED_ROWS)
+                for number, value in enumerate(table[field.name].to_pylist())
+            ]
             table = table.set_column(place, field, pa.array(made, field.type))
     for name, value in extra(subject, "extra column").items() if with_extra else ():
         table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
