@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import date
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from medvec_assets.stages.manifest import validated
 from resources import http_source, tables
 from resources.errors import ConfigError, MedvecError, ObjectRejected, SourceError, SourceUnavailable
 from resources.lakehouse import Lakehouse
-from resources.settings import Settings
+from resources.settings import Agreement, Settings
 
 FOLDER = Path(__file__).parents[1] / "datasets" / "aimi_chest_xray" / "in"
 RELEASE = "CheXpert-v1.0-synthetic"
@@ -121,7 +122,7 @@ def test_a_killed_run_reads_only_what_is_missing(
         sources={spec.id: service.base},
         credentials={"aimi": SAS},
         pseudonym_key=KEY,
-        agreements=["stanford-aimi-rua"],
+        agreements=[Agreement(id="stanford-aimi-rua", holder="H", datasets={"aimi_chest_xray"}, expires=date.max)],
     )
     ctx = Context(settings, Lakehouse.open(settings), "run")
     [partition] = manifest.refresh(ctx, spec).plan["partition"]

@@ -28,6 +28,7 @@ from resources.lakehouse import Lakehouse
 from resources.policy import refusal
 from resources.settings import Agreement, Settings
 
+AGREEMENT = Agreement(id=AOU_PERSONS.terms.agreement, holder="H", datasets={"aou_persons"}, expires=date.max)
 SAMPLE = Path(__file__).parents[1] / "datasets" / "aou_persons" / "in" / "SYNTHETIC_C2022Q4R0"
 NOTHING = pl.DataFrame(schema=LISTING)
 SETTINGS = {"pseudonym_key": "11" * 32, "device": "cpu"}
@@ -189,7 +190,7 @@ def test_a_person_that_is_not_there_is_missing(tmp_path: Path, folder: Path) -> 
 
 
 def test_who_is_not_in_the_next_release_is_dated_and_has_no_record(tmp_path: Path, folder: Path) -> None:
-    here = {"site": "workbench", "agreements": frozenset({AOU_PERSONS.residency.agreement})}
+    here = {"site": "workbench", "agreements": (AGREEMENT,)}
 
     def refreshed(source: Path) -> pl.DataFrame:
         settings = Settings(home=tmp_path / "home", sources={"aou_persons": str(source)}, **SETTINGS, **here)
@@ -208,16 +209,17 @@ def test_who_is_not_in_the_next_release_is_dated_and_has_no_record(tmp_path: Pat
     person = pl.read_parquet(following / "person.parquet").filter(pl.col("person_id") != gone)
     pq.write_table(person.to_arrow(), following / "person.parquet")
     after = refreshed(following)
-    row = after.filter(pl.col("subject_ref") == str(gone)).to_dicts()[0]
     assert before.filter(pl.col("subject_ref") == str(gone))["record_id"][0] is not None
-    assert row["removed_in_version"].startswith("C2024Q3R8 ") and row["record_id"] is None
-    kept = after.filter(pl.col("removed_in_version").is_null())
-    assert kept.height == before.height - 1 and set(kept["cohort"]) == {"C2024Q3R8"}
+    assert after.filter(pl.col("subject_ref") == str(gone)).is_empty(), "bronze forgets who left"
+    assert after.height == before.height - 1 and set(after["cohort"]) == {"C2024Q3R8"}
+    noted = Lakehouse(str(tmp_path / "home" / "lake")).snapshot(tables.withdrawals())
+    assert noted is not None
+    [row] = noted.read().to_dicts()
+    assert row["removed_in_version"].startswith("C2024Q3R8 ")
 
 
 def test_real_data_stays_in_its_workbench() -> None:
-    agreement = Agreement(id=AOU_PERSONS.terms.agreement, holder="H", datasets={"aou_persons"}, expires=date.max)
-    outside, inside = (Settings(site=site, agreements=(agreement,)) for site in ("anywhere", "workbench"))
+    outside, inside = (Settings(site=site, agreements=(AGREEMENT,)) for site in ("anywhere", "workbench"))
     refused = refusal(outside, AOU_PERSONS.terms, date(2026, 1, 1))
     assert refused is not None and refused.rule == "residency"
     assert refusal(inside, AOU_PERSONS.terms, date(2026, 1, 1)) is None

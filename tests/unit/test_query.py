@@ -200,7 +200,7 @@ def test_text_is_refused_where_no_space_takes_it(world: World) -> None:
 
 def test_an_unknown_space_dataset_or_id_is_refused(world: World) -> None:
     with pytest.raises(QueryInvalid, match="no dataset that was asked has this space"):
-        ask(world, text="chest", space="genotype")
+        ask(world, text="chest", space="nowhere")
     with pytest.raises(ConfigError, match="no dataset 'moon'"):
         ask(world, text="chest", datasets=("moon",))
     with pytest.raises(NotFound, match="record_id"):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from hashlib import md5
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from resources import http_source, tables
 from resources.errors import ConfigError, ObjectRejected, PolicyRefused, SourceError, SourceUnavailable
 from resources.lakehouse import Lakehouse
 from resources.object_store import ObjectStore
-from resources.settings import Settings
+from resources.settings import Agreement, Settings
 
 FOLDER = Path(__file__).parents[1] / "datasets" / "ukb_brain_mri" / "in"
 NOTHING = pl.DataFrame()
@@ -255,10 +256,11 @@ def run(settings: Settings) -> tuple[Context, pl.DataFrame]:
 def test_the_rules_of_the_source_hold(mount: Path, tmp_path: Path) -> None:
     """Only at the RAP, with the agreement; an eid stays in bronze; who withdraws leaves the records."""
     settings = {"home": tmp_path / "home", "sources": {SPEC.id: str(mount)}, "pseudonym_key": KEY}
-    for elsewhere in ({}, {"site": "rap"}, {"agreements": ["ukb-mta"]}):
+    agreed = {"agreements": [Agreement(id="ukb-mta", holder="H", datasets={SPEC.id}, expires=date.max)]}
+    for elsewhere in ({}, {"site": "rap"}, agreed):
         with pytest.raises(PolicyRefused):
             run(Settings(**settings, **elsewhere))
-    here = Settings(**settings, site="rap", agreements=["ukb-mta"])
+    here = Settings(**settings, site="rap", **agreed)
     ctx, made = run(here)
     assert made.height == 13
     quarantine = ctx.lake.snapshot(tables.quarantine(SPEC.id))
