@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from datetime import date
+from typing import Any
 
 import pytest
 from deid_files import (
@@ -28,6 +29,7 @@ from pydicom.datadict import DicomDictionary
 
 from medvec_assets.deid.dicom import codes, deidentify
 from medvec_assets.deid.pseudonyms import Pseudonyms
+from resources.errors import ObjectRejected
 
 # ---------------------------------------------------------------- nothing planted survives
 
@@ -151,6 +153,17 @@ def test_every_place_of_a_file_is_looked_into(place: str) -> None:
     for token in (TOKEN[:4], DIGITS, b"471108"):
         assert token not in copy.data
     assert copy.data[:128] == bytes(128)
+
+
+def test_nothing_is_told_in_warnings_or_logs(caplog: Any, capfd: Any, recwarn: Any) -> None:
+    odd = b"1.2." + TOKEN
+    for values in ({"SeriesInstanceUID": odd}, {"SOPInstanceUID": odd}, {"PatientID": TOKEN + b"\xff\\x"}):
+        copied(made(StudyDate=TOKEN, PatientAge=TOKEN[:4], **values))
+    with pytest.raises(ObjectRejected) as caught:
+        copied(made(SOPClassUID=odd))
+    streams = capfd.readouterr()
+    told = caplog.text + streams.out + streams.err + "".join(str(one.message) for one in recwarn) + str(caught.value)
+    assert TOKEN.decode() not in told
 
 
 def test_a_known_code_keeps_its_meaning_as_the_standard_has_it() -> None:

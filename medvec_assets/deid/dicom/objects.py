@@ -39,13 +39,14 @@ _NOTHING_TO_DO = "none: objects of this kind are left out by rule"
 
 def check_kind(dataset: Dataset) -> tuple[str, str]:
     """(SOP class, SOP instance) of an object that can be de-identified. Raises ObjectRejected."""
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
     meta = dataset.file_meta
     sop_class = raw_text(dataset, 0x00080016) or str(meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
     instance = raw_text(dataset, 0x00080018) or str(meta.get("MediaStorageSOPInstanceUID") or "").strip(" \0")
-    name = UID(sop_class).name
-    if UID(sop_class).type != "SOP Class":
+    name = UID(sop_class, IGNORE).name
+    if UID(sop_class, IGNORE).type != "SOP Class":
         rule = "is of no class that the standard registers"
         raise rejected("sop_class_unknown", rule, "convert it to a standard object at the source")
     for word, (code, rule) in _REFUSED.items():

@@ -10,6 +10,8 @@ kin the last is done, which keeps an object valid whatever the attribute's type 
 within are mapped, so references resolve). Options: T longitudinal
 temporal information with modified dates, P patient characteristics, I device identity, C clean descriptors. The options
 for full dates, UIDs, institutions, graphics and structured content are not offered, so their columns are left out.
+The actions are those of 2026c; the option columns were read in an older edition, and a row that is newer has the options
+of its like (a date T, a description C): nothing is kept for an option alone, its value must still pass its rule.
 """
 
 from __future__ import annotations

@@ -58,9 +58,10 @@ class UidMap:
 
 
 def is_registered(uid: str) -> bool:
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    return bool(UID(uid).type)
+    return bool(UID(uid, IGNORE).type)  # any other mode warns, and quotes the value
 
 
 def _uuid_uid(digest: bytes) -> str:
