@@ -21,8 +21,9 @@ Span = tuple[int, int, str]
 """(start, end, kind) in the text."""
 
 _LETTER = r"[^\W\d_]"
-CAPITALISED = rf"(?-i:[A-ZÀ-ÖØ-Þ]){_LETTER}*(?:['\u2019-]{_LETTER}+)*"
-_WORD_AT = re.compile(rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*")
+# From a word's beginning, and no longer than words are: a run of a million letters is looked at once.
+CAPITALISED = rf"(?<!{_LETTER})(?-i:[A-ZÀ-ÖØ-Þ]){_LETTER}{{0,40}}(?:['\u2019-]{_LETTER}{{1,40}}){{0,4}}"
+_WORD_AT = re.compile(rf"{_LETTER}{{1,60}}(?:['\u2019-]{_LETTER}{{1,40}}){{0,4}}")
 _CAPITALISED = re.compile(rf"(?<![\w['\u2019-]){CAPITALISED}(?![\w\]])")
 _BETWEEN = re.compile(r"\.?[ \t]{1,2}|\.(?=[A-Z])|\.?[ \t]?\n[ \t]*|-(?=[A-Z])")
 _COMMA = re.compile(r",[ \t]{0,2}(?=[A-Z])")

@@ -75,7 +75,7 @@ _GENERIC = terms(
     friday saturday sunday
     """
 )
-_WARDS = re.compile(r"[A-Z]*(?:ICU|CU|ED|OR|IR|ER|PACU|SNF|OSH|NH|LTAC|REHAB|FLOOR)")
+_WARDS = re.compile(r"[A-Z]{0,8}(?:ICU|CU|ED|OR|IR|ER|PACU|SNF|OSH|NH|LTAC|REHAB|FLOOR)")
 
 
 _CUES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,19 @@ def test_a_note_without_sections_is_read_from_its_beginning() -> None:
 def test_the_model_input_is_the_embedded_text_of_the_record(tmp_path: Path) -> None:
     records = pl.DataFrame({"text": ["IMPRESSION: No fracture seen.", "a b c"]})
     assert MODALITY.model_inputs(records, "text", lambda uri: b"") == ["impression: No fracture seen.", "a b c"]
+
+
+def test_no_planted_identifier_stands_in_the_samples_records() -> None:
+    """`expected/` is what test_datasets finds; here it is searched for every telling word of what was planted."""
+    folder = sample_folder("mimic_notes").parent
+    text = (folder / "expected" / "records.json").read_text() + (folder / "expected" / "quarantine.json").read_text()
+    places = {"Hospital", "Nursing", "Home", "Medical", "Center", "Street", "Apt", "Box"}  # kinds, not names
+    names = ("patient", "doctor", "relative", "town", "hospital", "address")
+    planted = {
+        word for kind in names for one in sample.IDENTIFIERS[kind] for word in re.findall(r"[A-Z][a-z]{2,}", one)
+    }
+    planted |= {
+        found for many in sample.IDENTIFIERS.values() for one in many for found in re.findall(r"\d[\d-]{3,}\d", one)
+    }
+    assert len(planted) > 60
+    assert [word for word in sorted(planted - places) if re.search(rf"\b{re.escape(word)}\b", text)] == []
