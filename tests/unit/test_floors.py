@@ -38,7 +38,7 @@ OWNERS = {
     "httpx": ("resources/http_source.py",),
 }
 # The second floor loads for Dagster and the CLI; the first must stay light, for every process imports it.
-HEAVY = {"torch", "monai", "pymilvus", "matplotlib", "transformers"}
+HEAVY = {"torch", "monai", "pymilvus", "matplotlib", "transformers", "spacy", "presidio_analyzer", "nibabel", "pysam"}
 
 
 def sources() -> list[str]:
