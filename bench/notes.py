@@ -110,7 +110,7 @@ def main() -> None:
     notes, others = labelled(FIRST, options.notes), labelled(SECOND, options.notes)
     results: dict[str, Any] = {"first_hand": quality(notes, missed), "second_hand": quality(others, missed)}
     if options.rounds:
-        # Notes of about 5,000 characters, the size of a short discharge summary
+        # Texts of about 2,500 characters, the size of a radiology report
         texts = [
             "\n\n".join(note.text for note in notes[start : start + 6]) for start in range(0, min(120, len(notes)), 6)
         ]
