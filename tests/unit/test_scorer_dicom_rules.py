@@ -135,7 +135,7 @@ def private_elements_kept(patch: Patch) -> None:
 
 def safe_private_values_kept(patch: Patch) -> None:
     key = ("Philips PET Private Group", 0x7053, 0x00)
-    patch.setitem(private.SAFE, key, Rule("SUVFactor", "DS", "value", "X", as_it_is))  # type: ignore[misc]
+    patch.setitem(private.SAFE, key, Rule("SUVFactor", "DS", "value", "X", as_it_is))
 
 
 def device_identity_retained(patch: Patch) -> None:
@@ -176,7 +176,7 @@ def file_meta_kept(patch: Patch) -> None:
 
     def with_title(*of: str) -> bytes:
         title = dcmread(BytesIO(CURRENT[0]), stop_before_pixels=True).file_meta.SourceApplicationEntityTitle
-        return head(*of) + element(0x00020016, "AE", title.encode())
+        return head(*of) + element(0x00020016, "AE", str(title).encode())
 
     patch.setattr(dicom, "_head", with_title)
 
