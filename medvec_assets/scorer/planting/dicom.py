@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from medvec_assets.scorer.planting import Planted, Subject
+from medvec_assets.scorer.planting.dicom_pixels import hide_beside_pixels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -89,6 +90,9 @@ ELEMENTS = {
     "LabelText": "name",
     "InterpretationText": "mrn",
     "BodyPartExamined": "name",
+    "Manufacturer": "institution",
+    "ManufacturerModelName": "institution",
+    "StackID": "accession",
     "StudyDate": "date",
     "SeriesDate": "date",
     "AcquisitionDate": "date",
@@ -112,7 +116,11 @@ SEQUENCES = {  # sequence -> elements of its item
     "ReferringPhysicianIdentificationSequence": {"PersonAddress": "address", "PersonTelephoneNumbers": "phone"},
     "ReferencedPatientSequence": {"PatientName": "name"},
     "PatientInsurancePlanCodeSequence": {"CodeValue": "health_plan", "CodeMeaning": "institution"},
+    "ProcedureCodeSequence": {"CodeValue": "accession", "CodeMeaning": "name"},  # a code of the hospital's own
+    "EnergyWindowInformationSequence": {"EnergyWindowName": "name", "PatientID": "mrn"},
+    "AnatomicRegionSequence": {"CodeMeaning": "name"},
 }
+REGION_CODE = ("T-D1100", "SRT")  # a code that everybody knows, under a meaning that somebody typed
 PRIVATE_BLOCKS = {0x0009: "GEMS_IDEN_01", 0x0019: "MEDVEC TEST 1.0", 0x0029: "SIEMENS CSA HEADER"}
 
 
@@ -166,6 +174,7 @@ def _plant_all(dataset: Dataset, subject: Subject) -> None:
         _plant_element(dataset, keyword, kind, subject)
     for keyword in FREE_TEXT:
         _set(dataset, keyword, subject.mint.sentence(f"free text {keyword}"))
+    _plant_numbers(dataset, subject)
     _plant_sequences(dataset, subject)
     _plant_report(dataset, subject)
     _plant_private(dataset, subject)
@@ -198,6 +207,18 @@ def _plant_element(dataset: Dataset, keyword: str, kind: str, subject: Subject, 
     _set(dataset, keyword, value)
 
 
+def _plant_numbers(dataset: Dataset, subject: Subject) -> None:
+    """Numbers that are somebody's: too long for what the element measures, or digits where a parser sees a float or tags."""
+    mint = subject.mint
+    dataset.AcquisitionNumber = int(mint.digits(9, "IS AcquisitionNumber"))
+    dataset.TableHeight = mint.digits(10, "DS TableHeight")
+    (dataset.TemporalPositionTimeOffset,) = struct.unpack(
+        "<d", mint.digits(8, "FD TemporalPositionTimeOffset").encode()
+    )
+    halves = struct.unpack("<4H", mint.digits(8, "AT SelectorSequencePointer").encode())
+    dataset.SelectorSequencePointer = [halves[0] << 16 | halves[1], halves[2] << 16 | halves[3]]
+
+
 def _plant_sequences(dataset: Dataset, subject: Subject) -> None:
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
@@ -210,6 +231,8 @@ def _plant_sequences(dataset: Dataset, subject: Subject) -> None:
         inner.CodeMeaning = subject.mint.plant("name", f"nested sequence in {keyword}", 64)
         item.ScheduledProtocolCodeSequence = Sequence([inner])
         setattr(dataset, keyword, Sequence([item]))
+    region = dataset.AnatomicRegionSequence[0]
+    region.CodeValue, region.CodingSchemeDesignator = REGION_CODE
 
 
 def _plant_report(dataset: Dataset, subject: Subject) -> None:
@@ -244,6 +267,10 @@ def _plant_private(dataset: Dataset, subject: Subject) -> None:
         block.add_new(0x07, "DS", mint.digits(10, place))
     nobody = mint.plant("name", "private element without a creator")
     dataset.add_new((0x0031, 0x1001), "LO", nobody)
+    # PS3.15 table E.3.10-1 calls it safe: a factor.
+    safe = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+    safe.add_new(0x00, "DS", mint.digits(10, "private element that is safe by the standard"))
+    dataset.add_new((0x0018, 0xFFF1), "LO", mint.plant("name", "element in no dictionary"))
 
 
 def _plant_planes(dataset: Dataset, subject: Subject) -> None:
@@ -319,8 +346,15 @@ def _mapped(value: Any, place: str, subject: Subject) -> Any:
 
 
 def _damage(dataset: Dataset, subject: Subject) -> None:
-    """A name where a number belongs: parsers quote what they cannot convert."""
-    for keyword in ("RescaleSlope", "RescaleIntercept", "NumberOfFrames"):
+    """A name where a number belongs: parsers quote what they cannot convert. And what stands where nothing should."""
+    hide_beside_pixels(dataset, subject)
+    dataset.EncapsulatedDocument = _even((subject.mint.plant("name", "encapsulated document") or "").encode())
+    dataset.ICCProfile = _even((subject.mint.plant("name", "colour profile") or "").encode())
+    for keyword, vr in (("InstanceCreationDate", "DA"), ("ContentTime", "TM")):
+        dataset[keyword] = _unchecked(
+            keyword, subject.mint.plant("name", f"a name in {vr} {keyword}", ROOM["CS"]) or "", vr
+        )
+    for keyword in ("RescaleSlope", "RescaleIntercept", "NumberOfFrames", "LUTData"):
         value = subject.mint.plant("name", f"a name in {keyword}, which a parser refuses", ROOM["CS"])
         if value is not None:
             dataset[keyword] = _unchecked(keyword, value)
@@ -328,14 +362,15 @@ def _damage(dataset: Dataset, subject: Subject) -> None:
     _set(dataset, "SeriesInstanceUID", series)
 
 
-def _unchecked(keyword: str, value: str) -> Any:
-    """An element that holds text under a numeric tag, as a broken exporter writes it."""
+def _unchecked(keyword: str, value: str, vr: str = "LO") -> Any:
+    """An element that holds text that is none of its keyword's, as a broken exporter writes it."""
+    from pydicom.config import IGNORE
     from pydicom.datadict import tag_for_keyword
     from pydicom.dataelem import DataElement
 
     tag = tag_for_keyword(keyword)
     assert tag is not None
-    return DataElement(tag, "LO", value)
+    return DataElement(tag, vr, value, validation_mode=IGNORE)
 
 
 def _written(dataset: Dataset) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from medvec_assets.scorer.planting import Planted, Subject
 
 BLANK = "___"  # what MIMIC-IV-Note has where an identifier was
+OLD = "107-year-old"
 _BLANK_KINDS = ("name", "institution", "phone", "mrn", "address", "email", "account", "url", "ip", "license")
 
 
@@ -32,7 +33,7 @@ def planted_text(text: str, subject: Subject) -> str:
     lines = text.splitlines(keepends=True) or [""]
     middle = len(lines) // 2
     lines.insert(middle, f"\n{mint.sentence('note, between its lines')}\n")
-    return f"{_header(subject)}{''.join(lines)}\n{_signature(subject)}"
+    return f"{_header(subject)}{''.join(lines)}\n{_history(subject)}{_signature(subject)}"
 
 
 def _header(subject: Subject) -> str:
@@ -43,6 +44,26 @@ def _header(subject: Subject) -> str:
         f"Admission Date:  {dates[0]:%Y-%m-%d}              Discharge Date:   {dates[1]:%Y-%m-%d}\n \n"
         f"Date of Birth:  {dates[2]:%Y-%m-%d}             Sex:   F\n \n"
         f"Service: MEDICINE\n \nAttending: Dr. {mint.plant('name', 'note, header')}\n\n"
+    )
+
+
+def _history(subject: Subject) -> str:
+    """Who somebody is, beside a name: each identifier under the words that notes have for it."""
+    mint = subject.mint
+
+    def told(kind: str, what: str) -> str:
+        return mint.plant(kind, f"note, {what}") or ""
+
+    town = mint.family()
+    mint.remember("address", "note, town", town)
+    mint.remember("age", "note, age", OLD)
+    return (
+        f"Social History:\nThis {OLD} veteran lives in {town}, zip code {told('zip', 'ZIP code')}. "
+        f"Driver's license number {told('license', 'licence')}; license plate {told('plate', 'licence plate')}.\n"
+        f"Policy number: {told('health_plan', 'policy')}. Pacemaker serial number {told('device_serial', 'device')}.\n"
+        f"Fingerprint ID {told('accession', 'fingerprint')}; photo in {told('file_name', 'photo')}.jpg.\n"
+        f"Portal: {told('url', 'portal')} from {told('ip', 'IPv4')} and {told('ipv6', 'IPv6')}. "
+        f"Outside specimen: {told('sample', 'number without a word for it')}.\n\n"
     )
 
 
