@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ class Landing:
     def __init__(self, settings: Settings, dataset_id: str) -> None:
         self._folder = settings.home / "landed" / dataset_id
         self._limit_bytes = settings.landed_bytes
+        self._unjudged_bytes = settings.landed_bytes  # added since the whole was last looked at; at first nobody knows
 
     def bytes(self, name: str, read: Callable[[], bytes]) -> bytes:
         """The file called `name`, or what `read` gives, which is kept. `read` must raise rather than give what is wrong."""
@@ -34,22 +36,27 @@ class Landing:
         def write(path: Path) -> None:
             path.write_bytes(read())
 
-        return self.made(name, write).read_bytes()
+        for _ in range(2):
+            with suppress(FileNotFoundError):  # another process made room in between
+                return self.made(name, write).read_bytes()
+        return read()
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The file or folder called `name`, made by `make` at the path that it is given if it is not there yet."""
-        path = self._folder / hashlib.sha256(name.encode()).hexdigest()[:40]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:40]
+        path = self._folder / digest[:2] / digest
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
                     self._make(path, make)
-            self._forget_least_used(path)
+            self._make_room(path)
         os.utime(path)
         return path
 
     def _make(self, path: Path, make: Callable[[Path], None]) -> None:
-        for left in self._folder.glob(f".{path.name}.*"):  # by a process that was killed: we hold the lock
+        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed: we hold the lock
             _remove(left)
         draft = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
@@ -58,9 +65,16 @@ class Landing:
         finally:
             _remove(draft)
 
-    def _forget_least_used(self, newest: Path) -> None:
-        """Files beyond the limit go, the one longest not asked for first. Folders stay: making one takes hours."""
-        files = [entry for entry in self._folder.iterdir() if entry.is_file() and not entry.suffix]
+    def _make_room(self, newest: Path) -> None:
+        """Files beyond the limit go, the one longest not asked for first. Folders stay: making one takes hours.
+
+        Looked at only once a hundredth of the limit was added, or a folder of many small files would be walked for each.
+        """
+        self._unjudged_bytes += newest.stat().st_size
+        if self._unjudged_bytes * 100 < self._limit_bytes:
+            return
+        self._unjudged_bytes = 0
+        files = [entry for entry in self._folder.glob("??/*") if entry.is_file() and not entry.suffix]
         found = sorted((entry.stat().st_mtime, entry.stat().st_size, entry) for entry in files)
         excess = sum(size for _, size, _ in found) - self._limit_bytes
         for _, size, entry in found:

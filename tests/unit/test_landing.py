@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_what_broke_off_is_not_there(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         landing(tmp_path).made("table", half)
-    assert [path for path in (tmp_path / "landed" / "tcia_catalog").iterdir() if path.suffix != ".lock"] == []
+    assert [path for path in (tmp_path / "landed" / "tcia_catalog").glob("??/*") if path.suffix != ".lock"] == []
     made = landing(tmp_path).made("table", lambda path: path.mkdir())
     assert made.is_dir()
 
@@ -64,3 +65,31 @@ def test_beyond_the_limit_the_least_used_goes_and_folders_stay(tmp_path: Path) -
     kept.bytes("a", lambda: b"")  # used again
     kept.made("c", lambda path: path.write_bytes(b"x" * 100))
     assert folder.exists() and first.exists() and not second.exists()
+
+
+def test_many_small_files_are_not_walked_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[Path] = []
+    glob = Path.glob
+
+    def counted(path: Path, pattern: str) -> Iterator[Path]:
+        walks.append(path)
+        return glob(path, pattern)
+
+    kept = landing(tmp_path, landed_bytes=10_000)
+    monkeypatch.setattr(Path, "glob", counted)
+    for number in range(200):
+        kept.bytes(str(number), lambda: b"x")
+    assert walks.count(tmp_path / "landed" / "tcia_catalog") <= 3
+
+
+def test_what_another_process_made_room_of_is_read_again(tmp_path: Path) -> None:
+    kept = landing(tmp_path)
+    made = kept.made
+
+    def gone(name: str, make: Callable[[Path], None]) -> Path:
+        path = made(name, make)
+        path.unlink()
+        return path
+
+    kept.made = gone  # type: ignore[method-assign]
+    assert kept.bytes("md5-1", lambda: b"content") == b"content"
