@@ -32,9 +32,16 @@ def roles(result: Result) -> Iterator[str]:
     yield "give a user one of them: create_user(name, password), grant_role(name, role)"
 
 
+def _told(attributes: dict[str, Any]) -> list[str]:
+    """What a radiologist would say of a series; of anything else each attribute by its name."""
+    series = [str(attributes[name]) for name in _TOLD if attributes.get(name)]
+    others = [f"{name} {value}" for name, value in attributes.items() if name not in (*_TOLD, "synthetic")]
+    return series if any(attributes.get(name) for name in _TOLD[1:]) else [*series, *others]
+
+
 def hits(result: Result) -> Iterator[str]:
     for number, hit in enumerate(result["hits"], 1):
-        told = " · ".join(str(hit["attributes"][name]) for name in _TOLD if hit["attributes"].get(name))
+        told = " · ".join(_told(hit["attributes"]))
         same = f", stands for {hit['members']:,} with the same content" if hit["members"] > 1 else ""
         yield f"{number:3}. {hit['score']:.3f}  {told or hit['record_id']}"
         made_up = ", synthetic" if hit["attributes"].get("synthetic") else ""
