@@ -89,7 +89,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     if head is not None and recorded and head["input_digest"] == key and plan.height and not split:
         return _unchanged(head, plan, version)
 
-    previous = base.read()
+    previous = withdrawal.own(ctx, spec, base.read())
     # Not what was removed: a connector that lists from what it knows must not bring it back.
     known = previous.filter(pl.col("removed_in_version").is_null()).select(_PREVIOUS)
     published, rejected = _listed(ctx, spec, known)

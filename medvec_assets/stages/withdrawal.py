@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pyarrow.compute as pc
 
-from medvec_assets.catalog.spec import DatasetSpec, Withdrawal
+from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec, Withdrawal
 from medvec_assets.stages import vectors
 from medvec_assets.stages.context import Context
 from resources import tables
@@ -37,6 +37,21 @@ class Overdue:
     subject_key: str
     due_at: datetime
     layer: str
+
+
+def own(ctx: Context, spec: DatasetSpec, previous: pl.DataFrame) -> pl.DataFrame:
+    """Of the last manifest what the source itself published: the made-up sample that was read before it is nobody's, and
+    goes without a trace. Raises SourceError `sample_over_data` where the sample would now take the place of real data."""
+    if spec.sample != SYNTHETIC or previous.is_empty():
+        return previous
+    made_up = (previous["attributes"].str.json_path_match(f"$.{SYNTHETIC}") == "true").fill_null(False)
+    if ctx.is_synthetic(spec) and not made_up.all():
+        raise SourceError(
+            f"dataset {spec.id}: this lake holds the source's own data, and the made-up sample would take their place",
+            remedy="name the source in MEDVEC_SOURCES again, or run the sample in another MEDVEC_HOME",
+            code="sample_over_data",
+        )
+    return previous if ctx.is_synthetic(spec) else previous.filter(~made_up)
 
 
 def with_tombstones(spec: DatasetSpec, published: pl.DataFrame, previous: pl.DataFrame, version: str) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from helpers.tiny_source import series
 from medvec_assets import governance
 from medvec_assets.catalog.spec import Residency, Withdrawal
 from medvec_assets.stages import withdrawal
+from medvec_assets.stages.context import Context
 from resources import tables
 from resources.errors import PolicyRefused, SourceError
 from resources.settings import Agreement
@@ -202,3 +203,44 @@ def test_made_up_data_may_be_anywhere_and_say_so_in_every_row(pipeline: Pipeline
     for rows in (pipeline.manifest, pipeline.silver, pipeline.gold):
         assert rows["attributes"].str.contains('"synthetic":true').all() and rows.height == 1
     assert all('"synthetic":true' in entity["attributes"] for entity in pipeline.entities.values())
+
+
+@pytest.fixture
+def sample(pipeline: Pipeline) -> Pipeline:
+    """Thirty made-up series, run to the end; what a source would be is in `sources`."""
+    pipeline.spec = small_spec(sample="synthetic", **ERASE)
+    pipeline.list_source(*(series(str(n), patient=f"P{n}") for n in range(30)))
+    of_sample = pipeline.context().connector(pipeline.spec)
+    context = pipeline.context
+
+    def with_sample() -> Context:
+        ctx = context()
+        if not pipeline.settings.sources:
+            ctx._connectors[pipeline.spec.id] = of_sample
+        return ctx
+
+    pipeline.context = with_sample  # type: ignore[method-assign]
+    pipeline.site(sources={})
+    pipeline.run()
+    return pipeline
+
+
+def test_the_sample_gives_way_to_the_source_and_nobody_was_withdrawn(sample: Pipeline) -> None:
+    path = sample.home / "source" / "idc_index.parquet"
+    sample.list_source(STAYS, OTHER)
+    sample.site(sources={sample.spec.id: str(path)})
+    sample.run()
+    assert set(sample.silver["record_id"]) == set(sample.manifest["object_id"]) == {"1", "3"}
+    assert withdrawn(sample).is_empty() and sample.read(tables.suppression()).is_empty()
+    assert not sample.silver["attributes"].str.contains("synthetic").any()
+
+
+def test_the_sample_never_takes_the_place_of_real_data(sample: Pipeline) -> None:
+    sample.list_source(STAYS)
+    sample.site(sources={sample.spec.id: str(sample.home / "source" / "idc_index.parquet")})
+    sample.run()
+    before = sample.versions()
+    sample.site(sources={})
+    with pytest.raises(SourceError) as refusal:
+        sample.refresh()
+    assert refusal.value.code == "sample_over_data" and sample.versions() == before
