@@ -9,7 +9,6 @@ other bedside tables are left out, and so are rows without an admission (outpati
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ import polars as pl
 from medvec_assets.connectors import LISTING, Listing, Rejection
 from medvec_assets.connectors.csv_tables import CsvTable
 from medvec_assets.connectors.landing import Landing
-from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, shard_table
+from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, digest, listed, shard_table
 from medvec_assets.connectors.physionet import PhysioNetProject, Published, open_project
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.json_columns import json_objects
@@ -155,12 +154,12 @@ class MimicTables:
             path = self._project.fetch(published, layout.path)
             return CsvTable(name, path, tuple(layout.documented.split()), kept).frames()
 
-        landed = f"table-{published.sha256(layout.path)}-{_digest(*kept)}"
+        landed = f"table-{published.sha256(layout.path)}-{digest(*kept)}"
         return shard_table(self._landing, landed, "subject_id", frames)
 
     def _parts(self, published: Published, tables: Mapping[str, ShardedTable]) -> Parts:
         paths = [path for layout in TABLES.values() for path in (layout.path, layout.titles) if path]
-        name = f"stays-{_digest(VERSION, *(published.sha256(path) for path in paths))}"
+        name = f"stays-{digest(VERSION, *(published.sha256(path) for path in paths))}"
         titles: dict[str, pl.DataFrame] = {}
 
         def lines(shards: range) -> pl.DataFrame:
@@ -187,29 +186,9 @@ class MimicTables:
         uris = [
             f"physionet:{self._project.name}#subject_id={a}&hadm_id={b}" for a, b in zip(subjects, stays, strict=True)
         ]
-        return index.select(
-            pl.Series("object_id", ids, pl.String()),
-            pl.lit(COHORT).alias("cohort"),
-            pl.Series(
-                "uri", uris, pl.String()
-            ),  # without the release: a stay that did not change stays as it is listed
-            "size_bytes",
-            pl.col("sha256").alias("checksum"),
-            pl.lit("sha256").alias("checksum_kind"),
-            pl.lit(MEDIA_TYPE).alias("media_type"),
-            pl.lit(license).alias("license"),
-            pl.lit("registered").alias("access_tier"),
-            pl.col("subject").cast(pl.String).alias("subject_ref"),
-            pl.Series("record_ref", ids, pl.String()),
-            pl.lit(release).alias("upstream_version"),
-            pl.lit(release).alias("first_seen_version"),
-            pl.lit(None, pl.String).alias("removed_in_version"),
-            pl.lit("{}").alias("attributes"),
+        return listed(
+            index, ids, uris, cohort=COHORT, license=license, tier="registered", media_type=MEDIA_TYPE, release=release
         )
-
-
-def _digest(*fields: str) -> str:
-    return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()[:32]
 
 
 def _left_out(tables: Mapping[str, ShardedTable]) -> Iterator[Rejection]:

@@ -8,7 +8,6 @@ A release is a cohort: All of Us publishes a new one whole, and who withdrew is 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -20,7 +19,7 @@ import polars as pl
 from medvec_assets.connectors import LISTING, Listing, Rejection, sample_folder
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.omop_tables import Layout, Tables, open_tables
-from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, shard_table
+from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, digest, listed, shard_table
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.json_columns import json_objects
 from resources.errors import ObjectRejected, SourceError
@@ -116,7 +115,7 @@ class Omop:
     def version(self) -> str:
         """`<CDR> (<release date>, vocabulary <version>) <digest of the tables' etags>`; reads cdm_source alone."""
         facts = self._release
-        etags = _digest(*self._etags().values())
+        etags = digest(*self._etags().values())
         return f"{facts['name']} ({facts['cdm_release_date']}, {facts['vocabulary_version']}) {etags}"
 
     def listings(self, previous: pl.DataFrame) -> Iterator[Listing]:
@@ -163,13 +162,13 @@ class Omop:
 
     def _tables(self, etags: Mapping[str, str]) -> dict[str, ShardedTable]:
         def sharded(name: str, layout: Layout) -> ShardedTable:
-            landed = f"table-{_digest(etags[name], *layout.kept)}"
+            landed = f"table-{digest(etags[name], *layout.kept)}"
             return shard_table(self._landing, landed, "person_id", lambda: self._source.frames(name, layout))
 
         return {name: sharded(name, layout) for name, layout in TABLES.items()}
 
     def _parts(self, etags: Mapping[str, str], tables: Mapping[str, ShardedTable]) -> Parts:
-        name = f"persons-{_digest(VERSION, *etags.values())}"
+        name = f"persons-{digest(VERSION, *etags.values())}"
 
         def write_concepts(path: Path) -> None:
             path.mkdir()
@@ -197,27 +196,10 @@ class Omop:
         persons = index["part"].to_list()
         ids = [self._pseudonyms.of("person", str(person)) for person in persons]
         release = self._release["name"]
-        return index.select(
-            pl.Series("object_id", ids, pl.String()),
-            pl.lit(release).alias("cohort"),
-            pl.Series("uri", [f"omop:person#person_id={person}" for person in persons], pl.String()),
-            "size_bytes",
-            pl.col("sha256").alias("checksum"),
-            pl.lit("sha256").alias("checksum_kind"),
-            pl.lit(MEDIA_TYPE).alias("media_type"),
-            pl.lit(LICENSE).alias("license"),
-            pl.lit("controlled").alias("access_tier"),
-            pl.col("part").cast(pl.String).alias("subject_ref"),
-            pl.Series("record_ref", ids, pl.String()),
-            pl.lit(release).alias("upstream_version"),
-            pl.lit(release).alias("first_seen_version"),
-            pl.lit(None, pl.String).alias("removed_in_version"),
-            pl.lit("{}").alias("attributes"),
+        uris = [f"omop:person#person_id={person}" for person in persons]
+        return listed(
+            index, ids, uris, cohort=release, license=LICENSE, tier="controlled", media_type=MEDIA_TYPE, release=release
         )
-
-
-def _digest(*fields: str) -> str:
-    return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()[:32]
 
 
 def _left_out(tables: Mapping[str, ShardedTable]) -> Iterator[Rejection]:

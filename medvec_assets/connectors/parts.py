@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -221,3 +221,43 @@ def _write_group(folder: Path, lines: pl.DataFrame) -> None:
         pl.Series("size_bytes", sizes, pl.Int64()),
         pl.Series("sha256", digests, pl.String()),
     ).write_parquet(folder / _INDEX)
+
+
+def listed(
+    index: pl.DataFrame,
+    ids: Sequence[str],
+    uris: Sequence[str],
+    *,
+    cohort: str,
+    license: str,
+    tier: str,
+    media_type: str,
+    release: str,
+) -> pl.DataFrame:
+    """LISTING of the parts of `index` (`Parts.index`), each a record and an object of its own, called `ids`.
+
+    Let `uris` name no release: a part that did not change stays as it is listed.
+    """
+    names = pl.Series(ids, dtype=pl.String())
+    return index.select(
+        names.alias("object_id"),
+        pl.lit(cohort).alias("cohort"),
+        pl.Series("uri", uris, pl.String()),
+        "size_bytes",
+        pl.col("sha256").alias("checksum"),
+        pl.lit("sha256").alias("checksum_kind"),
+        pl.lit(media_type).alias("media_type"),
+        pl.lit(license).alias("license"),
+        pl.lit(tier).alias("access_tier"),
+        pl.col("subject").cast(pl.String).alias("subject_ref"),
+        names.alias("record_ref"),
+        pl.lit(release).alias("upstream_version"),
+        pl.lit(release).alias("first_seen_version"),
+        pl.lit(None, pl.String).alias("removed_in_version"),
+        pl.lit("{}").alias("attributes"),
+    )
+
+
+def digest(*fields: str) -> str:
+    """What a landed table or a set of them is called by."""
+    return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()[:32]
