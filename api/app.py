@@ -23,7 +23,8 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems, routes
+from api import problems
+from api.routes import ROUTERS
 from api.service import OpenIndex, Service
 from resources.errors import ConfigError
 from resources.settings import Settings
@@ -88,8 +89,8 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         ],
     )
     problems.install(app)
-    app.include_router(routes.health)
-    app.include_router(routes.v1)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 

@@ -336,7 +336,7 @@ def test_one_index_connection_lives_as_long_as_the_app(world: World, monkeypatch
 def test_an_unexpected_error_tells_nothing_of_the_inside(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: SearchEngine, request: Any) -> Any:
+    def broken(self: SearchEngine, request: Any, grants: Any) -> Any:
         raise RuntimeError(f"could not answer {request.text}")
 
     monkeypatch.setattr(SearchEngine, "search", broken)
