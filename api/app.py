@@ -180,7 +180,8 @@ class _Response:
             if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
-            headers.update(SECURITY_HEADERS)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)  # the page has a content policy of its own
             await self._send({**message, "headers": headers.raw})
             if body is not None:
                 await self._send({"type": "http.response.body", "body": body})

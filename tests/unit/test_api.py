@@ -25,7 +25,7 @@ from medvec_assets.query.search import Hit, SearchEngine
 from resources.errors import ConfigError, IndexUnavailable
 from resources.settings import Settings
 
-OPEN_TO_ALL = {"/livez", "/readyz"}
+OPEN_TO_ALL = {"/livez", "/readyz", "/", "/page/{name}"}
 MALFORMED = [
     {},
     {"text": ""},
@@ -141,17 +141,18 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
         "/v1/search",
         "/v1/lineage/{vector_id}",
         "/v1/datasets",
+        "/v1/datasets/{dataset_id}/map",
     }
     del client.headers["Authorization"]
     for one in every:
         assert one.path and one.methods
-        path = one.path.replace("{vector_id}", "0" * 32)
+        path = one.path.replace("{vector_id}", "0" * 32).replace("{name}", "app.js").replace("{dataset_id}", "tcia_catalog")
         answers = [client.request(method, path, json={"text": "x"}) for method in sorted(one.methods)]
         assert {answer.status_code for answer in answers} == ({200} if one.path in OPEN_TO_ALL else {401})
 
 
 def test_there_is_nothing_else(client: TestClient) -> None:
-    for path in ("/docs", "/redoc", "/", "/v1", "/v1/search/", "/static/x"):
+    for path in ("/docs", "/redoc", "/page/../app.py", "/page/x.js", "/page/__init__.py", "/v1", "/v1/search/", "/static/x"):
         problem(client.get(path), 404)
 
 
