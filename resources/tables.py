@@ -210,7 +210,12 @@ DEID_SCORES = _schema(
     ("run_id", _STR),
     ("scored_at", _TS),
 )
-SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
+SUPPRESSION = _schema(
+    ("subject_key", _STR),
+    ("reason", _STR),
+    ("since", _TS),
+    optional=(("source", _STR),),  # whose pseudonym the key is; null in rows of before 0.2: they concern every source
+)
 
 
 def manifest(dataset: str) -> TableSpec:
