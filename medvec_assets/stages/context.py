@@ -68,6 +68,10 @@ class Context:
         """Whether what this deployment reads for `spec` is made up."""
         return spec.is_synthetic(self.settings.sources)
 
+    def counts_stay(self, spec: DatasetSpec) -> bool:
+        """Whether exact counts of this dataset's persons are for this site only (ADR 0016)."""
+        return spec.smallest_count > 1 and not self.is_synthetic(spec)
+
     def refusal(self, spec: DatasetSpec) -> PolicyRefused | None:
         """Why `spec` may not be here, or None if it may. Made-up data are nobody's: they may be anywhere."""
         if self.is_synthetic(spec):
