@@ -116,6 +116,8 @@ def maintained(result: Result) -> Iterator[str]:
     yield from (f"{name}: the index gives up its deleted entities" for name in result["compacted"])
     if result["staged_removed"]:
         yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
+    if result["landed_bytes_removed"]:
+        yield f"landed: {result['landed_bytes_removed'] / 1e9:,.2f} GB of earlier releases deleted"
     if not result["tables"]:
         yield "no table yet: medvec run"
 
