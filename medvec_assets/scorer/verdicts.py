@@ -20,6 +20,7 @@ from resources import tables
 if TYPE_CHECKING:
     from resources.lakehouse import Lakehouse
 
+_COLUMNS = ("partition", "input_digest", "leaks", "leak_places", "failure", "scored_at")
 ALL = "-"  # the partition of a score that is of all of a catalogue's
 Row = Mapping[str, Any]
 
@@ -44,14 +45,15 @@ class Verdicts:
         self._newest: dict[str, Row] = {}
         self._proved: dict[str, Row] = {}
         snapshot = lake.snapshot(tables.deid_scores())
-        rows = snapshot.read(where=pc.field("dataset") == dataset).sort("scored_at").to_dicts() if snapshot else []
+        here = pc.field("dataset") == dataset
+        rows = snapshot.read(_COLUMNS, here).sort("scored_at").iter_rows(named=True) if snapshot else ()
         for row in rows:
             self._newest[row["partition"]] = row
             if row["leaks"] or not row["failure"]:
                 self._proved[row["partition"]] = row
 
     def newest(self, partition: str) -> Row | None:
-        """Its newest score (columns of audit/deid_scores), or None."""
+        """Its newest score (some columns of audit/deid_scores), or None."""
         return _later(self._newest, partition)
 
     def leaks(self, partition: str) -> bool:

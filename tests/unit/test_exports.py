@@ -14,11 +14,16 @@ from helpers.memory_lake import MemoryLake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from typer.testing import CliRunner
 
 from medvec_assets import printing
+from medvec_assets.catalog.aou_persons import AOU_PERSONS
+from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
+from medvec_assets.cli import app, ask
 from medvec_assets.query.exports import differences, export
 from medvec_assets.query.small_cells import suppressed
+from medvec_assets.stages.context import Context
 from resources import exports, tables
 from resources.errors import ConfigError, MedvecError, PolicyRefused
 from resources.exports import Export, Group
@@ -169,6 +174,32 @@ def test_of_two_tables_that_may_leave_no_line_tells_a_small_difference(before: n
 def test_an_equal_table_is_never_refused() -> None:
     cells = shown(np.array([[3, 40, 50], [60, 2, 90]]))
     assert not list(differences(cells, ("r", "c"), Export(0, ("c", "r"), cells, None), SMALLEST))  # type: ignore[arg-type]
+
+
+# -- the command
+
+
+def test_the_command_writes_the_file_that_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    site.lake = Lakehouse(site.settings.lake)
+    site.hold({("a", "F"): 3})
+    monkeypatch.setattr(ask, "settings_here", lambda: site.settings)
+    target = tmp_path / "counts.json"
+    asked = ["count", SPEC.id, "--by", "cohort", "--json"]
+    seen = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert "export" not in json.loads(seen.stdout) and exports.of_dataset(site.lake, SPEC.id) == []
+    done = CliRunner().invoke(app, [*asked, "--export", str(target)], catch_exceptions=False)
+    assert json.loads(done.stdout) == json.loads(target.read_text()) == json.loads(seen.stdout) | {"export": 0}
+    assert len(exports.of_dataset(site.lake, SPEC.id)) == 1
+
+
+def test_exact_counts_of_real_persons_are_said_to_stay(tmp_path: Path) -> None:
+    def stays(spec: DatasetSpec, **sources: str) -> bool:
+        return Context(Settings(home=tmp_path, sources=sources), MemoryLake(str(tmp_path)), "run").counts_stay(spec)
+
+    assert stays(AOU_PERSONS, aou_persons="/cdr/C2022Q4R13")
+    assert not stays(AOU_PERSONS), "of the sample, which is made up"
+    assert not stays(TCIA_CATALOG)
 
 
 # -- the ledger
