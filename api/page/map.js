@@ -18,7 +18,8 @@ let chosen = -1;
 
 export function install(datasets) {
   const spaces = byId("map-space");
-  for (const one of datasets) {
+  const objects = (one) => one.cohorts.reduce((sum, cohort) => sum + (cohort.objects ?? 0), 0);
+  for (const one of [...datasets].sort((a, b) => objects(b) - objects(a))) {
     for (const space of one.spaces) spaces.append(element("option", { value: `${one.id}/${space.space}` }, `${one.id}, ${space.space}`));
   }
   spaces.addEventListener("change", load);

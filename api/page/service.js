@@ -5,7 +5,8 @@ const PURPOSE = "medvec.purpose";
 
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail || `the service answered ${status}`);
+    const fields = (problem.errors || []).map((one) => `${one.field}: ${one.rule}`).join("; ");
+    super([problem.detail || `the service answered ${status}`, fields].filter(Boolean).join(": "));
     this.status = status;
     this.remedy = problem.remedy || "";
   }
