@@ -26,7 +26,7 @@ from medvec_assets.json_columns import json_objects
 from resources.errors import ObjectRejected
 from resources.settings import Settings
 
-VERSION = "mimic-rows-1"  # of a stay's bytes: the columns below and how they are written
+VERSION = "mimic-rows-2"  # of a stay's bytes: the columns below and how they are written
 COHORT = "hosp"
 MEDIA_TYPE = "application/x-ndjson"
 ADMISSIONS, PATIENTS = "admissions", "patients"
@@ -72,7 +72,7 @@ TABLES: dict[str, _Layout] = {
         "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime drug_type drug "
         "formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx form_val_disp form_unit_disp "
         "doses_per_24_hrs route",
-        "subject_id hadm_id starttime drug_type drug route",
+        "subject_id hadm_id starttime drug route",
     ),
     "labevents": _Layout(
         "hosp/labevents.csv.gz",
