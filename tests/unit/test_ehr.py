@@ -218,6 +218,37 @@ def test_an_unfit_stay_goes_to_quarantine_alone(unfit: bytes, code: str) -> None
     assert rejected[0].remedy
 
 
+PERSON: dict[str, dict[str, str]] = {
+    "person": {"gender_name": "FEMALE", "year_of_birth": "1950"},
+    "measurement": {
+        "measured_vocabulary": "LOINC",
+        "measured_code": "2160-0",
+        "measured_name": "Creatinine",
+        "measurement_date": "2020-01-02",
+        "value_as_number": "1.1",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "fields", "code"),
+    [
+        ("measurement", {"measurement_date": "01/02/2020"}, "impossible_date"),
+        ("measurement", {"measurement_date": "1820-01-02"}, "impossible_date"),
+        ("measurement", {"measurement_date": "1949-12-31"}, "impossible_date"),
+        ("measurement", {"value_as_number": "LOINC"}, "bad_number"),
+        ("measurement", {"measured_name": "No matching concept"}, "no_events"),
+        ("person", {"year_of_birth": "1850"}, "impossible_age"),
+        ("person", {"year_of_birth": "FEMALE"}, "impossible_age"),
+    ],
+)
+def test_an_unfit_person_goes_to_quarantine_alone(table: str, fields: dict[str, str], code: str) -> None:
+    whole = part(*PERSON.items())
+    found, rejected = records(whole, part(*(PERSON | {table: PERSON[table] | fields}).items()), whole)
+    assert found["record_id"].to_list() == ["o0", "o2"]
+    assert [(one.object_id, one.code) for one in rejected] == [("o1", code)] and rejected[0].remedy
+
+
 def test_an_object_that_cannot_be_read_keeps_its_reason() -> None:
     def read(uri: str) -> bytes:
         raise ObjectRejected("gone", code="object_missing", remedy="refresh")
