@@ -29,7 +29,7 @@ MAX_AGE = 130
 MAX_TITLE_CHARS = 255  # of OMOP's concept_name, and more than any of MIMIC-IV's titles
 MAX_NUMBERS, MAX_DIGITS = 2, 4  # of a text of words: more may be a telephone number, a date, a ZIP code
 CACHED_TEXTS = 1 << 16  # whose words have been looked up: a column repeats its texts
-_WORD = re.compile(r"\d+(?:[.,]\d+)*(?![^\W_])|[^\W_]+")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")  # "5mg" is a number and a word, "G123" a word
 REFUSALS: dict[str, pl.DataType] = {"part": pl.UInt32(), "flaw": pl.String()}
 """A row for each value that did not pass: whose it was, and why its record must not be kept, null where it may be."""
 
@@ -173,7 +173,7 @@ class TableRules:
 @lru_cache(maxsize=CACHED_TEXTS)
 def _known_words(text: str, is_known: Callable[[str], bool]) -> str | None:
     found = _WORD.findall(text)
-    numbers = [one for one in found if one[0].isdigit() and not any(map(str.isalpha, one))]
-    shown = len(numbers) <= MAX_NUMBERS and all(sum(map(str.isdigit, one)) <= MAX_DIGITS for one in numbers)
-    kept = [one for one in found if (shown if one in numbers else is_known(one.lower()))]
+    numbers = [one for one in found if one[0].isdecimal()]
+    shown = len(numbers) <= MAX_NUMBERS and all(sum(map(str.isdecimal, one)) <= MAX_DIGITS for one in numbers)
+    kept = [one for one in found if (shown if one[0].isdecimal() else is_known(one.lower()))]
     return text if kept == found else " ".join(kept) or None

@@ -334,6 +334,10 @@ def test_an_input_is_the_records_payload_and_needs_nothing_of_the_source() -> No
     assert all(isinstance(one, np.ndarray) and one.dtype == np.float32 and one.shape == (FEATURES,) for one in features)
     assert [array_digest(one) for one in features] == [json.loads(one)["codes"] for one in found["content_digests"]]
     assert MODALITY.model_inputs(found, "text", read) == found["text"].to_list()
+    first_without = found.with_columns(payload=pl.when(pl.col("record_id") != "o0").then("payload"))
+    refused, kept = MODALITY.model_inputs(first_without, "codes", read)
+    assert isinstance(refused, Rejected) and (refused.object_id, refused.code) == ("o0", "payload_missing")
+    assert np.array_equal(kept, features[1])
 
 
 @settings(deadline=None)

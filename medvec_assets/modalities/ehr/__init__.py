@@ -106,9 +106,18 @@ class Ehr:
     def model_inputs(
         self, records: pl.DataFrame, space: str, read: ReadObject
     ) -> Sequence[NDArray[np.float32] | str | Rejected]:
-        """The records' texts, or the features that are their payload. `read` is not used."""
-        column = records["text" if space == "text" else "payload"]
-        return column.to_list() if space == "text" else list(unpacked(column.to_list()))
+        """The records' texts, or the features that are their payload; Rejected `payload_missing` where an older version of
+        medvec made the record. `read` is not used."""
+        if space == "text":
+            texts: list[str] = records["text"].to_list()
+            return texts
+        features = iter(unpacked(records["payload"].drop_nulls().to_list()))
+        return [
+            Rejected(name, "payload_missing", "materialize the records of this partition again")
+            if payload is None
+            else next(features)
+            for name, payload in records.select("record_id", "payload").iter_rows()
+        ]
 
 
 def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list[bytes | None], list[Rejected]]:
