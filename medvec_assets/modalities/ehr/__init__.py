@@ -42,7 +42,7 @@ _REMEDIES = {
     "ask the source to correct it",
     "impossible_age": "the age is missing, below 0 or above 130; ask the source to correct it",
     "bad_number": "a result in a column of numbers is none: the columns may be shifted; ask the source to correct it",
-    "missing_field": "a field that every stay has is empty; ask the source to complete it",
+    "missing_field": "a field that every stay has is empty or no term known here (vocabulary); ask the source, or add the term",
     "no_events": "these rows hold no code; nothing can be made of them",
 }
 
