@@ -83,7 +83,7 @@ RECORDS = _schema(
     ("deid_profile", _STR),
     ("deid_actions", _STR),
     ("content_digests", _STR),
-    optional=(("text", _STR),),
+    optional=(("text", _STR), ("payload", pa.binary())),
 )
 EMBEDDINGS = _schema(
     ("space_version", _STR),
