@@ -19,6 +19,7 @@ class Look:
     versions: dict[str, int] = field(default_factory=dict)  # dataset/space -> Delta version the answer was given from
     subjects: set[str] = field(default_factory=set, repr=False)  # keyed pseudonyms of whoever surfaced
     results: int = 0
+    refusal: str = ""  # why the caller was refused, which is never told to the caller
 
 
 def look_of(request: Request) -> Look:
@@ -28,4 +29,8 @@ def look_of(request: Request) -> Look:
     return cast(Look, request.state.look)
 
 
-Looking = Annotated[Look, Depends(look_of)]
+async def _look(request: Request) -> Look:
+    return look_of(request)  # a plain def would wait for a thread
+
+
+Looking = Annotated[Look, Depends(_look)]

@@ -6,12 +6,11 @@ Belongs here: middleware, lifespan, and the perimeter that every request passes.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -24,9 +23,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.exposure import allowed_hosts, security_headers
 from api.routes import ROUTERS
 from api.service import OpenIndex, Service
-from resources.errors import ConfigError
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,12 +57,12 @@ def _configured_index(settings: Settings) -> Iterator[VectorIndex]:
 
 
 def create_app(settings: Settings, open_index: OpenIndex = _configured_index) -> FastAPI:
-    """The service. Raises ConfigError if `settings.api_host` is not a loopback address.
+    """The service. Raises ConfigError where others would reach it unprotected (api.exposure).
 
     Opens nothing itself: lake and index are opened when first needed. No CORS headers are ever sent, so a browser lets
-    no foreign page read an answer; the host check stops a foreign name that was rebound to loopback.
+    no foreign page read an answer; the host check stops a foreign name that was rebound to this address.
     """
-    hosts = _loopback_hosts(settings.api_host)
+    hosts = allowed_hosts(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -83,7 +82,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(Perimeter),
+            Middleware(Perimeter, headers=SECURITY_HEADERS | security_headers(settings)),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
         ],
@@ -94,34 +93,21 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     return app
 
 
-def _loopback_hosts(api_host: str) -> list[str]:
-    """The Host headers that are answered. Raises ConfigError for an address that others can reach."""
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if api_host == "localhost" else api_host)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
-        raise ConfigError(
-            f"MEDVEC_API_HOST is {api_host!r}, which is not a loopback address",
-            remedy="use 127.0.0.1, ::1 or localhost; others reach the service through a proxy with TLS",
-        )
-    return ["127.0.0.1", "localhost", "[::1]", f"[{address}]" if address.version == 6 else str(address)]
-
-
 class Perimeter:
     """Outermost of ours: security headers, refusals of the libraries as problems, unexpected errors, the access log.
 
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self.app = app
+        self.headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        response = _Response(send)
+        response = _Response(send, self.headers)
         started = time.perf_counter()
         try:
             await self.app(scope, receive, response.send)
@@ -144,8 +130,9 @@ class Perimeter:
 class _Response:
     """Passes a response on, with the security headers; a library's plain-text refusal is said again as a problem."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send = send
+        self._headers = headers
         self._replaced = False
         self.status: int | None = None
 
@@ -157,7 +144,7 @@ class _Response:
             if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
-            headers.update(SECURITY_HEADERS)
+            headers.update(self._headers)
             await self._send({**message, "headers": headers.raw})
             if body is not None:
                 await self._send({"type": "http.response.body", "body": body})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.app import create_app
+from api.exposure import uvicorn_options
 from resources.settings import Settings
 
 LOG_CONFIG: dict[str, Any] = {
@@ -23,7 +24,7 @@ LOG_CONFIG: dict[str, Any] = {
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ConfigError if `settings.api_host` is not a loopback address."""
+    """Serve until SIGINT or SIGTERM. Raises ConfigError where others would reach the service unprotected."""
     import uvicorn
 
     uvicorn.run(
@@ -33,4 +34,5 @@ def serve(settings: Settings) -> None:
         log_config=LOG_CONFIG,
         access_log=False,
         server_header=False,
+        **uvicorn_options(settings),
     )

@@ -1,4 +1,4 @@
-"""What the routes share for the app's life: settings, key, lake, one index connection, one search engine.
+"""What the routes share for the app's life: settings, the desk that knows callers, lake, one index connection, one search engine.
 
 Belongs here: opening these things once, when first needed, and closing them at the end. The service starts and answers
 /livez while the index is down; a later request finds it again. Does not belong here: HTTP.
@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from api.identity.desk import Desk
 from medvec_assets.query.search import SearchEngine
 from resources import tables
 from resources.lakehouse import Lakehouse
-from resources.settings import Settings, secret_file
+from resources.settings import Settings
 
 if TYPE_CHECKING:
     from resources.vector_index import VectorIndex
@@ -28,7 +29,7 @@ class Service:
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
-        self.api_key = secret_file(settings.home / "keys" / "api.key")
+        self.desk = Desk(settings, lambda: self.lake)
         self._open_index = open_index
         self._opening = threading.Lock()
         self._opened = ExitStack()

@@ -210,6 +210,17 @@ DEID_SCORES = _schema(
     ("run_id", _STR),
     ("scored_at", _TS),
 )
+API_KEYS = _schema(
+    ("key_id", _STR),
+    ("event", _STR),
+    ("owner", _STR),
+    ("roles", pa.list_(_STR)),
+    ("secret_sha256", _STR),
+    ("created_at", _TS),
+    ("expires_at", _TS),
+    ("recorded_at", _TS),
+    optional=(("datasets", pa.list_(_STR)),),  # none: every dataset
+)
 SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
 
 
@@ -263,3 +274,7 @@ def refusals() -> TableSpec:
 
 def withdrawals() -> TableSpec:
     return TableSpec("audit/withdrawals", WITHDRAWALS, ("dataset",), ("due_at",))
+
+
+def api_keys() -> TableSpec:
+    return TableSpec("audit/api_keys", API_KEYS, (), ("recorded_at",))

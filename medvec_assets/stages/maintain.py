@@ -38,6 +38,7 @@ AUDIT = (
     tables.generations(),
     tables.deid_scores(),
     tables.suppression(),
+    tables.api_keys(),
 )
 
 
