@@ -23,11 +23,6 @@ HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\]")
 
 
-def is_local(settings: Settings) -> bool:
-    """Whether nobody but this machine reaches the service: on loopback, with no proxy in front."""
-    return _address(settings.api_host).is_loopback and not settings.api_behind_proxy
-
-
 def allowed_hosts(settings: Settings) -> list[str]:
     """The Host headers that are answered. Raises ConfigError where others could reach the service unprotected."""
     _require_usable_certificate(settings)
@@ -38,7 +33,7 @@ def allowed_hosts(settings: Settings) -> list[str]:
         )
     address = _address(settings.api_host)
     own = ["127.0.0.1", "localhost", "[::1]", f"[{address}]" if address.version == 6 else str(address)]
-    if is_local(settings):
+    if settings.api_is_local:
         return [*own, *settings.api_hosts]
     if not (settings.api_tls_cert or settings.api_behind_proxy):
         raise _not_loopback(settings.api_host)

@@ -6,6 +6,7 @@ Does not belong here: facts about datasets (catalog), defaults of an encoder (en
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from datetime import date
@@ -122,6 +123,15 @@ class Settings(BaseSettings):
     @property
     def index(self) -> str:
         return self.index_uri or str(self.home / "index")
+
+    @property
+    def api_is_local(self) -> bool:
+        """Whether nobody but this machine reaches the query service: on loopback, with no proxy in front."""
+        try:
+            loopback = self.api_host == "localhost" or ipaddress.ip_address(self.api_host).is_loopback
+        except ValueError:
+            loopback = False
+        return loopback and not self.api_behind_proxy
 
     @property
     def torch_threads(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from api.exposure import is_local
 from api.identity.callers import Caller, Refused, unauthenticated
 from api.identity.keys import KeyRing
 from api.identity.limits import Limits
@@ -26,7 +25,7 @@ class Desk:
 
     def __init__(self, settings: Settings, lake: Callable[[], Lakehouse]) -> None:
         self._settings = settings
-        operator = secret_file(operator_key(settings)) if is_local(settings) else None
+        operator = secret_file(operator_key(settings)) if settings.api_is_local else None
         self._keys = KeyRing(lambda: read_keys(lake()), operator)
         self._tokens = TokenVerifier(settings) if settings.oidc_issuer else None
         self.limits = Limits(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ from callers_world import Desk, desk
 from query_world import A1, R1, World, append, built_world, use_fake_encoder
 
 from api.identity import keys
+from api.identity.callers import Refused
+from api.identity.limits import Limits
 from resources import tables
 from resources.api_keys import Role, create_key, hash_of, revoke_key, rotate_key
 from resources.errors import ConfigError, StorageError
@@ -236,6 +239,20 @@ def test_wrong_credentials_are_limited_by_address_and_never_shut_out_a_right_one
         assert limited(at.ask("wrong"), "failures") and at.refusal == "limit_failures"
         assert limited(at.ask(None), "failures")
         assert at.ask(good).status_code == 200
+
+
+def test_one_host_is_one_however_many_addresses_of_its_network_it_uses(world: World) -> None:
+    limits = Limits(world.settings.model_copy(update={"api_failure_limit": "1/hour"}))
+
+    def refused(address: str) -> bool:
+        try:
+            asyncio.run(limits.failure(address))
+        except Refused as refusal:
+            return refusal.status_code == 429
+        return False
+
+    addresses = ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "192.0.2.1", "192.0.2.2", "192.0.2.1", "unix")
+    assert [refused(one) for one in addresses] == [False, True, False, False, False, True, False]
 
 
 @pytest.mark.parametrize(

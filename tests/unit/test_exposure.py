@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from api.app import create_app
-from api.exposure import allowed_hosts, is_local, uvicorn_options
+from api.exposure import allowed_hosts, uvicorn_options
 from resources.errors import ConfigError
 from resources.settings import Settings
 from tests.services.tls import Certificates, make_certificates
@@ -69,7 +69,7 @@ def test_the_operators_key_is_made_only_where_no_other_machine_can_come(tmp_path
         ("open", tls | {"api_host": "0.0.0.0", "api_hosts": NAMES}, False),
     ):
         settings = Settings(home=tmp_path / name, **changed)
-        assert is_local(settings) is local
+        assert settings.api_is_local is local
         with TestClient(create_app(settings), base_url="http://medvec.example.org"):
             assert (tmp_path / name / "keys" / "api.key").exists() is local
 
