@@ -59,18 +59,22 @@ class Permission:
         look, address = look_of(request), request.client.host if request.client else ""
         try:
             caller = await desk.identified(given, address)
-            request.state.caller = caller  # for the access log: who was refused below
+            look.who, look.key_id, look.roles = (
+                caller.id,
+                caller.credential,
+                set(caller.roles),
+            )  # of one refused below too
             await desk.limits.request(caller)
             if not caller.roles & self.roles:
                 raise forbidden("role_missing")
-            caller = replace(caller, purpose=desk.purpose(request.headers.get(PURPOSE)))
+            look.purpose = desk.purpose(request.headers.get(PURPOSE))
+            caller = replace(caller, purpose=look.purpose)
         except Refused as refused:
             look.refusal = refused.reason
             raise
         except QueryInvalid:
             look.refusal = "purpose_invalid"
             raise
-        request.state.caller = caller
         request.state.permitted = (self, caller)
         return caller
 
@@ -117,7 +121,7 @@ async def charge_of(request: Request, service: Annotated[Service, Depends(servic
 
     def charge(cost: int) -> None:
         try:
-            service.desk.limits.charge(request.state.caller, cost)
+            service.desk.limits.charge(request.state.permitted[1], cost)
         except Refused as refused:
             look_of(request).refusal = refused.reason
             raise

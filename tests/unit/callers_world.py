@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -18,11 +18,12 @@ from api.service import Service
 
 @dataclass
 class Desk:
-    """`ask` sends one credential; `noted` is what the access log would find: (caller, refusal) of each request."""
+    """`ask` sends one credential; `noted` is what the access log finds of each request."""
 
     client: TestClient
     service: Service
-    noted: list[tuple[Caller | None, str]] = field(default_factory=list)
+    noted: list[Look]
+    callers: list[Caller]
 
     def ask(
         self, credential: str | None, path: str = "/v1/datasets", headers: Mapping[str, str] | None = None, **body: Any
@@ -33,23 +34,26 @@ class Desk:
         return self.client.request("POST" if body else "GET", path, headers=sent, **({"json": body} if body else {}))
 
     @property
-    def refusal(self) -> str:
-        return self.noted[-1][1]
+    def look(self) -> Look:
+        return self.noted[-1]
 
     @property
-    def caller(self) -> Caller | None:
-        return self.noted[-1][0]
+    def caller(self) -> Caller:
+        """Whom the route was given last."""
+        return self.callers[-1]
 
 
 @contextmanager
 def desk(world: World, address: str = "198.51.100.7", **changed: Any) -> Iterator[Desk]:
     app = create_app(world.settings.model_copy(update=changed), lambda _: opened(world.index))
-    noted: list[tuple[Caller | None, str]] = []
+    noted: list[Look] = []
+    callers: list[Caller] = []
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
         await app(scope, receive, send)
         if scope["type"] == "http":
-            noted.append((scope["state"].get("caller"), scope["state"].get("look", Look()).refusal))
+            noted.append(scope["state"]["look"])
+            callers.extend(scope["state"].get("permitted", ())[1:])
 
     with TestClient(watched, base_url="http://127.0.0.1", client=(address, 50_000)) as client:
-        yield Desk(client, client.app_state["service"], noted)
+        yield Desk(client, client.app_state["service"], noted, callers)

@@ -70,16 +70,16 @@ def test_every_refused_credential_is_told_the_same_and_noted_apart(world: World,
     answers = []
     for given, reason in wrong.items():
         answers.append(at.ask(given))
-        assert (answers[-1].status_code, at.refusal, at.caller) == (401, reason, None), given
+        assert (answers[-1].status_code, at.look.refusal, at.look.who) == (401, reason, ""), given
     assert len({(one.text, str(sorted(one.headers.items()))) for one in answers}) == 1
-    assert at.ask(good).status_code == 200 and at.refusal == ""
+    assert at.ask(good).status_code == 200 and at.look.refusal == ""
 
 
 def test_a_key_is_known_by_its_owner_and_id(world: World, at: Desk) -> None:
     good = made(world, datasets=[CATALOG])
     assert at.ask(None, headers={"X-API-Key": good}).status_code == 200
-    assert at.caller is not None
-    assert (at.caller.name, at.caller.credential) == ("jane", f"key:{good.split('_')[1]}")
+    assert (at.look.who, at.look.key_id) == ("key:jane", f"key:{good.split('_')[1]}")
+    assert (at.caller.name, at.caller.credential) == ("jane", at.look.key_id)
     assert (at.caller.roles, at.caller.datasets) == ({Role.READER}, {CATALOG})
 
 
@@ -103,7 +103,7 @@ def test_a_lake_that_cannot_be_read_lets_nobody_new_in(world: World, at: Desk, m
     assert at.ask(operator, "/openapi.json").status_code == 200
     with desk(world) as fresh:
         answer = fresh.ask(good, "/openapi.json")
-        assert (answer.status_code, answer.headers["retry-after"], fresh.refusal) == (503, "5", "keys_unavailable")
+        assert (answer.status_code, answer.headers["retry-after"], fresh.look.refusal) == (503, "5", "keys_unavailable")
         assert "/secret/place" not in answer.text
         assert fresh.ask(operator, "/openapi.json").status_code == 200
 
@@ -112,10 +112,10 @@ def test_the_operators_key_opens_nothing_where_others_come(world: World) -> None
     with desk(world) as alone:
         operator = (world.settings.home / "keys" / "api.key").read_text()
         assert alone.ask(operator).status_code == 200
-        assert alone.caller is not None and alone.caller.credential == "operator"
+        assert alone.caller.credential == "operator"
     edge = {"api_behind_proxy": True, "api_hosts": frozenset({"127.0.0.1"})}
     with desk(world, **edge) as exposed:
-        assert (exposed.ask(operator).status_code, exposed.refusal) == (401, "key_unknown")
+        assert (exposed.ask(operator).status_code, exposed.look.refusal) == (401, "key_unknown")
         assert exposed.ask(made(world)).status_code == 200
 
 
@@ -133,8 +133,8 @@ def test_a_role_opens_what_its_permission_types_say(world: World, at: Desk, role
     ]
     assert {one.status_code for one in answers} == ({200} if may else {403})
     assert len({one.text for one in answers}) == (3 if may else 1)
-    assert at.refusal == ("" if may else "role_missing")
-    assert at.caller is not None and at.caller.roles == {role}  # who was refused is noted
+    assert at.look.refusal == ("" if may else "role_missing")
+    assert (at.look.who, at.look.roles) == ("key:jane", {role})  # of one refused too
 
 
 # -- grants
@@ -182,11 +182,11 @@ def test_what_was_not_granted_answers_as_what_does_not_exist_before_anything_of_
 def test_a_purpose_is_kept_and_an_unknown_one_refused(world: World, at: Desk) -> None:
     good = made(world)
     assert at.ask(good, headers={"X-Purpose-Of-Use": "HRESCH"}).status_code == 200
-    assert at.caller is not None and at.caller.purpose == "HRESCH"
+    assert at.caller.purpose == at.look.purpose == "HRESCH"
     answer = at.ask(good, headers={"X-Purpose-Of-Use": "JANE-DOE"})
-    assert (answer.status_code, at.refusal) == (422, "purpose_invalid")
+    assert (answer.status_code, at.look.refusal) == (422, "purpose_invalid")
     assert "HRESCH" in answer.json()["remedy"] and "JANE-DOE" not in answer.text
-    assert at.caller.name == "jane"
+    assert at.look.who == "key:jane"
 
 
 def test_a_purpose_can_be_required(world: World) -> None:
@@ -217,8 +217,8 @@ def test_a_callers_requests_are_limited_over_all_their_keys_and_no_one_elses(wor
     rex = create_key(world.lake, "rex", [Role.READER], None, 1)[1]
     with desk(world, api_rate_limit="3/hour") as at:
         assert [at.ask(key).status_code for key in (jane, again, jane)] == [200] * 3
-        assert limited(at.ask(again), "rate") and at.refusal == "limit_rate"
-        assert at.caller is not None and at.caller.name == "jane"
+        assert limited(at.ask(again), "rate") and at.look.refusal == "limit_rate"
+        assert at.look.who == "key:jane"
         assert at.ask(rex).status_code == 200
 
 
@@ -227,7 +227,7 @@ def test_long_answers_cost_more(world: World, monkeypatch: pytest.MonkeyPatch) -
     good = made(world)
     with desk(world, api_cost_limit="3/hour") as at:
         assert at.ask(good, "/v1/search", text="x", limit=100).status_code == 200
-        assert limited(at.ask(good, "/v1/search", text="x", limit=100), "cost") and at.refusal == "limit_cost"
+        assert limited(at.ask(good, "/v1/search", text="x", limit=100), "cost") and at.look.refusal == "limit_cost"
         assert at.ask(good, "/v1/search", text="x", limit=10).status_code == 200
         assert at.ask(good).status_code == 200
 
@@ -236,7 +236,7 @@ def test_wrong_credentials_are_limited_by_address_and_never_shut_out_a_right_one
     good = made(world)
     with desk(world, "2001:db8:1:2::1", api_failure_limit="3/hour") as at:
         assert [at.ask("wrong").status_code for _ in range(3)] == [401] * 3
-        assert limited(at.ask("wrong"), "failures") and at.refusal == "limit_failures"
+        assert limited(at.ask("wrong"), "failures") and at.look.refusal == "limit_failures"
         assert limited(at.ask(None), "failures")
         assert at.ask(good).status_code == 200
 
