@@ -30,6 +30,7 @@ _REMEDIES = {
     "'Authorization: Bearer ...'; keys also as 'X-API-Key: KEY'",
     403: "ask for the role: `medvec keys create --role`, or at your issuer",
     404: "see GET /openapi.json for the routes",
+    408: "send the body faster, or send less",
     405: "see GET /openapi.json for the routes and their methods",
     413: "send a body of at most 1 MiB",
     422: "mend the fields named in errors; GET /openapi.json has the schema and examples",

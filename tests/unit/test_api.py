@@ -19,7 +19,7 @@ from query_world import A1, World, built_world, opened, use_fake_encoder
 
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
 from api.auth import Guarded, permission_of
-from api.server import LOG_CONFIG
+from api.server import log_config
 from medvec_assets.query.search import Hit, SearchEngine
 from resources.api_keys import Role
 from resources.errors import ConfigError, IndexUnavailable
@@ -29,6 +29,7 @@ OPEN_TO_ALL = {"/livez", "/readyz"}
 READERS = {Role.READER, Role.STEWARD, Role.ADMIN}
 ROLES = {  # who may call what: a new route is written down here
     "/openapi.json": READERS,
+    "/metrics": {Role.METRICS, Role.AUDITOR, Role.ADMIN},
     "/v1/search": READERS,
     "/v1/lineage/{vector_id}": READERS,
     "/v1/datasets": READERS,
@@ -153,7 +154,7 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
 
 
 def test_there_is_nothing_else(client: TestClient) -> None:
-    for path in ("/docs", "/redoc", "/", "/metrics", "/v1", "/v1/search/", "/static/x"):
+    for path in ("/docs", "/redoc", "/", "/v1", "/v1/search/", "/static/x"):
         problem(client.get(path), 404)
 
 
@@ -369,4 +370,4 @@ def test_no_log_line_holds_a_question_a_path_or_a_query_string(
         "GET unmatched 404",
     ]
     assert "JANE-DOE" not in "".join(lines)
-    assert "uvicorn.access" not in LOG_CONFIG["loggers"]
+    assert "uvicorn.access" not in log_config("line")["loggers"]
