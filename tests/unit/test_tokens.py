@@ -215,18 +215,20 @@ def test_known_keys_are_believed_for_a_while_without_the_issuer_and_then_no_more
 @pytest.mark.parametrize(
     "told",
     [
-        {"issuer": "https://elsewhere.example", "jwks_uri": "http://127.0.0.1:1/keys"},
+        {"issuer": "https://elsewhere.example", "jwks_uri": "BASE/keys"},
         {"issuer": "BASE"},
-        {"issuer": "BASE", "jwks_uri": "http://keys.example/keys"},
+        {"issuer": "BASE", "jwks_uri": "EXPOSED/keys"},  # reaches the same keys, and is not loopback
         {"issuer": "BASE", "jwks_uri": "file:///etc/passwd"},
     ],
 )
 def test_a_discovery_document_of_another_or_without_safe_keys_is_not_followed(
     at: Desk, issuer: Issuer, told: dict[str, str]
 ) -> None:
-    body = json.dumps(told).replace("BASE", issuer.base).encode()
+    exposed = issuer.base.replace("127.0.0.1", "0.0.0.0")
+    body = json.dumps(told).replace("BASE", issuer.base).replace("EXPOSED", exposed).encode()
     issuer.plan.append(("/.well-known/", Answer(body)))
     assert (at.ask(issuer.token()).status_code, at.look.refusal) == (503, "issuer_unavailable")
+    assert issuer.asked(KEYS) == []
 
 
 @pytest.mark.parametrize(
