@@ -6,12 +6,11 @@ Belongs here: middleware, lifespan, and the perimeter that every request passes.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -25,12 +24,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.exposure import allowed_hosts, security_headers
 from api.index_door import OpenIndex
 from api.load import Load
 from api.routes import ROUTERS
 from api.service import Service
 from api.telemetry import Telemetry
-from resources.errors import ConfigError
 from resources.settings import Settings
 from resources.tracing import continued, span, trace_id
 
@@ -65,12 +64,12 @@ def _configured_index(settings: Settings) -> Iterator[VectorIndex]:
 
 
 def create_app(settings: Settings, open_index: OpenIndex = _configured_index) -> FastAPI:
-    """The service. Raises ConfigError if `settings.api_host` is not a loopback address.
+    """The service. Raises ConfigError where others would reach it unprotected (api.exposure).
 
     Opens nothing itself: lake and index are opened when first needed. No CORS headers are ever sent, so a browser lets
-    no foreign page read an answer; the host check stops a foreign name that was rebound to loopback.
+    no foreign page read an answer; the host check stops a foreign name that was rebound to this address.
     """
-    hosts = _loopback_hosts(settings.api_host)
+    hosts = allowed_hosts(settings)
     telemetry = Telemetry()
 
     @asynccontextmanager
@@ -95,7 +94,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans hold paths and queries
         middleware=[
-            Middleware(Perimeter, telemetry),
+            Middleware(Perimeter, telemetry, SECURITY_HEADERS | security_headers(settings)),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
             Middleware(Load, settings.api_concurrency, settings.api_queue, telemetry),
@@ -107,35 +106,22 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     return app
 
 
-def _loopback_hosts(api_host: str) -> list[str]:
-    """The Host headers that are answered. Raises ConfigError for an address that others can reach."""
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if api_host == "localhost" else api_host)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
-        raise ConfigError(
-            f"MEDVEC_API_HOST is {api_host!r}, which is not a loopback address",
-            remedy="use 127.0.0.1, ::1 or localhost; others reach the service through a proxy with TLS",
-        )
-    return ["127.0.0.1", "localhost", "[::1]", f"[{address}]" if address.version == 6 else str(address)]
-
-
 class Perimeter:
     """Outermost of ours: security headers, refusals of the libraries as problems, unexpected errors, the access log.
 
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, headers: Mapping[str, str]) -> None:
         self.app = app
         self._telemetry = telemetry
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        response = _Response(send)
+        response = _Response(send, self._headers)
         started = time.perf_counter()
         with continued(dict(Headers(scope=scope))), span("http.request") as current:
             try:
@@ -167,8 +153,9 @@ class Perimeter:
 class _Response:
     """Passes a response on, with the security headers; a library's plain-text refusal is said again as a problem."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send = send
+        self._headers = headers
         self._replaced = False
         self.status: int | None = None
 
@@ -180,7 +167,7 @@ class _Response:
             if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
-            for name, value in SECURITY_HEADERS.items():
+            for name, value in self._headers.items():
                 headers.setdefault(name, value)  # the page has a content policy of its own
             await self._send({**message, "headers": headers.raw})
             if body is not None:

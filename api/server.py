@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.exposure import uvicorn_options
 from resources.settings import Settings
 
 GRACE_SECONDS = 20  # what is at work when the end comes gets so long to finish
@@ -40,7 +41,7 @@ def application() -> FastAPI:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ConfigError if `settings.api_host` is not a loopback address."""
+    """Serve until SIGINT or SIGTERM. Raises ConfigError where others would reach the service unprotected."""
     import uvicorn
 
     app = create_app(settings)  # refuses wrong settings here, not in each worker
@@ -57,4 +58,5 @@ def serve(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            **uvicorn_options(settings),
         )

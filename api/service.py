@@ -1,4 +1,4 @@
-"""What the routes share for the app's life: settings, key, lake, one index connection, one search engine.
+"""What the routes share for the app's life: settings, the desk that knows callers, lake, one index connection, one search engine.
 
 Belongs here: opening these things once, when first needed, and closing them at the end. The service starts and answers
 /livez while the index is down; a later request finds it again. Does not belong here: HTTP.
@@ -11,12 +11,13 @@ from functools import cached_property
 from typing import cast
 
 from api.draining import Drain
+from api.identity.desk import Desk
 from api.index_door import IndexDoor, OpenIndex
 from medvec_assets.query.search import SearchEngine
 from resources import tables
 from resources.errors import IndexUnavailable
 from resources.lakehouse import Lakehouse
-from resources.settings import Settings, secret_file
+from resources.settings import Settings
 from resources.vector_index import VectorIndex
 
 
@@ -25,7 +26,7 @@ class Service:
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
-        self.api_key = secret_file(settings.home / "keys" / "api.key")
+        self.desk = Desk(settings, lambda: self.lake)
         self.door = IndexDoor(settings, open_index)
         self.drain = Drain(settings.api_drain_seconds)
         self._making = threading.Lock()

@@ -83,7 +83,7 @@ RECORDS = _schema(
     ("deid_profile", _STR),
     ("deid_actions", _STR),
     ("content_digests", _STR),
-    optional=(("text", _STR),),
+    optional=(("text", _STR), ("payload", pa.binary())),
 )
 EMBEDDINGS = _schema(
     ("space_version", _STR),
@@ -226,6 +226,17 @@ SUPPRESSION = _schema(
     ("since", _TS),
     optional=(("source", _STR),),  # whose pseudonym the key is; null in rows of before 0.2: they concern every source
 )
+API_KEYS = _schema(
+    ("key_id", _STR),
+    ("event", _STR),
+    ("owner", _STR),
+    ("roles", pa.list_(_STR)),
+    ("secret_sha256", _STR),
+    ("created_at", _TS),
+    ("expires_at", _TS),
+    ("recorded_at", _TS),
+    optional=(("datasets", pa.list_(_STR)),),  # none: every dataset
+)
 
 
 def manifest(dataset: str) -> TableSpec:
@@ -282,3 +293,7 @@ def refusals() -> TableSpec:
 
 def withdrawals() -> TableSpec:
     return TableSpec("audit/withdrawals", WITHDRAWALS, ("dataset",), ("due_at",))
+
+
+def api_keys() -> TableSpec:
+    return TableSpec("audit/api_keys", API_KEYS, (), ("recorded_at",))

@@ -12,9 +12,10 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.auth import Guarded
 from api.problems import responses
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=Guarded)
 
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 # Only its own scripts and styles; pictures are fetched with the key and shown from memory (blob:).

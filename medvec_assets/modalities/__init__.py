@@ -36,6 +36,7 @@ RECORD_FRAME: dict[str, pl.DataType] = {
     "deid_profile": pl.String(),
     "deid_actions": pl.String(),  # JSON object: action -> count
     "content_digests": pl.String(),  # JSON object: space -> digest of the model input
+    "payload": pl.Binary(),  # a small model input itself, which nothing has to be read for; null for most modalities
 }
 
 

@@ -164,7 +164,7 @@ def cohorts_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[st
 
 def published_datasets(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[PublishedDataset]:
     """Every dataset that may be seen here, and was granted, with its live spaces and cohorts."""
-    live = live_spaces(settings, lake)
+    live = live_spaces(settings, lake, grants)
     return [
         PublishedDataset(
             id=spec.id,

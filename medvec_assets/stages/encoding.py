@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # The encoder sorts a window's texts by length: 4,096 keep its padding at what a full sort would give (docs/benchmarks.md).
 # An image window is 256 x 150 kB of input: two in flight are 77 MB; 512 rows of 60,000 genes are 123 MB.
 WINDOW = {"text": 4_096, "image": 256, "features": 512}
-_JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests")
+_JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests", "payload")
 
 
 def jobs(

@@ -40,6 +40,7 @@ AUDIT = (
     tables.deid_scores(),
     tables.suppression(),
     tables.exports(),
+    tables.api_keys(),
 )
 
 

@@ -284,10 +284,8 @@ def _lines(batch: pa.RecordBatch) -> list[str]:
     """One canonical line per row over every column: records hold nothing that differs between equal runs."""
     frame = pl.from_arrow(batch)
     assert isinstance(frame, pl.DataFrame)
-    columns = [
-        pl.col(name).list.join(",") if name == "object_ids" else pl.col(name).fill_null("\x00")
-        for name in tables.RECORDS.names
-    ]
+    spelled = {"object_ids": pl.col("object_ids").list.join(","), "payload": pl.col("payload").bin.encode("hex")}
+    columns = [spelled.get(name, pl.col(name)).fill_null("\x00") for name in tables.RECORDS.names]
     return frame.select(pl.concat_str(columns, separator="\x1f").alias("line"))["line"].to_list()
 
 
