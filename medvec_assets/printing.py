@@ -108,6 +108,8 @@ def maintained(result: Result) -> Iterator[str]:
     yield from (f"{name}: the index gives up its deleted entities" for name in result["compacted"])
     if result["staged_removed"]:
         yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
+    if result["payloads_removed"]:
+        yield f"payloads: {result['payloads_removed']:,} that no record names deleted"
     if not result["tables"]:
         yield "no table yet: medvec run"
 

@@ -1,4 +1,4 @@
-"""Maintenance: few files, no old ones, short logs, no staging that nobody will adopt, no deleted entities that take space.
+"""Maintenance: few files, no old ones, short logs, no staging or payload that nobody wants, no deleted entities that take space.
 
 Belongs here: which tables and collections are kept up, what must be the same afterwards, how often a conflict is tried
 again. Does not belong here: merging and deleting one table's files (resources.lakehouse), emptying partitions (retire).
@@ -17,7 +17,7 @@ from typing import TypeVar
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import generations
+from medvec_assets.stages import generations, payloads
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from medvec_assets.stages.retire import leftovers
@@ -61,6 +61,7 @@ class Maintained:
     tables: tuple[TableUpkeep, ...]
     compacted: tuple[str, ...]
     staged_removed: int
+    payloads_removed: int
 
 
 def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_RETENTION_DAYS) -> Maintained:
@@ -78,8 +79,9 @@ def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_R
         if ctx.lake.snapshot(table) is not None:
             done.append(_keep_up(ctx, table, known, keep_days))
     ctx.progress("maintenance", len(every), len(every))
-    removed = sum(_remove_staged(ctx, spec) for spec in specs)
-    return Maintained(tuple(done), tuple(name for spec in specs for name in _compact_index(ctx, spec)), removed)
+    staged = sum(_remove_staged(ctx, spec) for spec in specs)
+    unused = sum(payloads.sweep(ctx, spec) for spec in specs)
+    return Maintained(tuple(done), tuple(name for spec in specs for name in _compact_index(ctx, spec)), staged, unused)
 
 
 def tables_of(spec: DatasetSpec) -> list[TableSpec]:

@@ -182,7 +182,7 @@ def test_another_datasets_rows_in_the_shared_tables_are_left_alone(filled: Pipel
 
 
 def test_where_nothing_ever_ran_there_is_nothing_to_do(pipeline: Pipeline) -> None:
-    assert keep_up(pipeline) == Maintained((), (), 0)
+    assert keep_up(pipeline) == Maintained((), (), 0, 0)
 
 
 def test_a_shorter_retention_is_refused_before_anything_is_done(filled: Pipeline) -> None:
@@ -250,7 +250,7 @@ def test_the_command_tells_what_it_did_and_refuses_what_it_must(
     monkeypatch.setattr(pipeline_commands, "specs_of", lambda _: [filled.spec])
     done = CliRunner().invoke(cli.app, ["maintain", "--json"], catch_exceptions=False)
     report = json.loads(done.stdout)
-    assert set(report) == {"tables", "compacted", "staged_removed"} and done.exit_code == 0
+    assert set(report) == {"tables", "compacted", "staged_removed", "payloads_removed"} and done.exit_code == 0
     [receipts] = [one for one in report["tables"] if one["table"] == RECEIPTS.path]
     assert (receipts["files_before"], receipts["files_after"], receipts["skipped"]) == (len(COHORTS), 1, [])
     told = CliRunner().invoke(cli.app, ["maintain"], catch_exceptions=False).stdout
