@@ -24,6 +24,7 @@ from medvec_assets.cli import pipeline as pipeline_commands
 from medvec_assets.definitions import build_defs
 from medvec_assets.stages import embeddings, maintain, manifest, records, vectors
 from medvec_assets.stages.maintain import Maintained, TableUpkeep
+from medvec_assets.stages.payloads import Payloads
 from resources import lakehouse, tables
 from resources.errors import CommitConflict, ConfigError, IntegrityError
 from resources.tables import TableSpec
@@ -234,6 +235,14 @@ def test_what_nobody_will_adopt_goes_after_a_day(staged: Pipeline) -> None:
     grow_old(staged, 25)
     assert keep_up(staged).staged_removed == len(segments)
     assert staged.staged() == []
+
+
+def test_a_payload_that_no_record_names_goes_and_is_told(filled: Pipeline) -> None:
+    store = Payloads(filled.lake.root, filled.spec.id)
+    orphan = Path(filled.lake.root) / store.land(b"of a run that was killed")
+    assert keep_up(filled).payloads_removed == 0
+    os.utime(orphan, (time.time() - 25 * 3600,) * 2)
+    assert keep_up(filled).payloads_removed == 1 and not orphan.exists()
 
 
 # ---------------------------------------------------------------- how it is started
