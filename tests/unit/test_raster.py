@@ -94,7 +94,7 @@ def noise(*shape: int, high: int = 256, kind: Any = np.uint8) -> Any:
     return np.random.default_rng(7).integers(0, high, shape).astype(kind)
 
 
-@pytest.mark.parametrize("turn", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("turn", [0, 3, 6, 9])
 @pytest.mark.parametrize(
     ("pixels", "form"),
     [
@@ -106,7 +106,7 @@ def noise(*shape: int, high: int = 256, kind: Any = np.uint8) -> Any:
         (Image.fromarray(noise(90, 60, 4)), "PNG"),
         (Image.fromarray(noise(90, 60, 2)), "PNG"),
         (Image.fromarray(noise(60, 90, high=2) > 0), "PNG"),
-        (Image.fromarray(noise(600, 900, high=4096, kind=np.uint16)), "PNG"),
+        (Image.fromarray(noise(60, 90, high=4096, kind=np.uint16)), "PNG"),
     ],
 )
 def test_a_payload_gives_the_same_input_and_holds_nothing_but_pixels(pixels: Image.Image, form: str, turn: int) -> None:

@@ -108,8 +108,7 @@ def test_containers_types_and_versions_do_not_matter() -> None:
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("dtype", [np.uint8, ">i2", np.int16, np.uint16, np.int32, ">f4", np.float64, np.int64])
-@pytest.mark.parametrize("scale", [(0.1, -3.7), (1.0, 0.0), (0.0, 5.0)])
-@pytest.mark.parametrize("tilted", [False, True])
+@pytest.mark.parametrize(("scale", "tilted"), [((0.1, -3.7), True), ((0.0, 5.0), False)])
 def test_a_payload_gives_the_same_input_and_holds_nothing_but_the_scan(
     kind: Any, dtype: Any, scale: tuple[float, float], tilted: bool
 ) -> None:
