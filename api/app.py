@@ -17,20 +17,27 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
+from opentelemetry.trace import Span
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems, routes
-from api.service import OpenIndex, Service
+from api import problems
+from api.index_door import OpenIndex
+from api.load import Load
+from api.routes import ROUTERS
+from api.service import Service
+from api.telemetry import Telemetry
 from resources.errors import ConfigError
 from resources.settings import Settings
+from resources.tracing import continued, span, trace_id
 
 if TYPE_CHECKING:
     from resources.vector_index import VectorIndex
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are anybody's text
 MAX_BODY_BYTES = 1 << 20  # a vector of 16,384 numbers in JSON is under 400 kB
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -46,13 +53,14 @@ class State(TypedDict):
     """What a request finds in `request.state`."""
 
     service: Service
+    telemetry: Telemetry
 
 
 @contextmanager
 def _configured_index(settings: Settings) -> Iterator[VectorIndex]:
-    from resources.vector_index import open_index
+    from resources.vector_index import Patience, open_index
 
-    with open_index(settings) as index:
+    with open_index(settings, Patience(attempts=1, read_seconds=settings.api_index_seconds)) as index:
         yield index
 
 
@@ -63,14 +71,18 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     no foreign page read an answer; the host check stops a foreign name that was rebound to loopback.
     """
     hosts = _loopback_hosts(settings.api_host)
+    telemetry = Telemetry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         service = Service(settings, open_index)
+        service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
+        service.drain.install()
         try:
-            yield {"service": service}
+            yield {"service": service, "telemetry": telemetry}
         finally:
             service.close()
+            telemetry.close()
 
     app = FastAPI(
         title="medvec",
@@ -81,15 +93,17 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans hold paths and queries
         middleware=[
-            Middleware(Perimeter),
+            Middleware(Perimeter, telemetry),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
+            Middleware(Load, settings.api_concurrency, settings.api_queue, telemetry),
         ],
     )
     problems.install(app)
-    app.include_router(routes.health)
-    app.include_router(routes.v1)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 
@@ -113,8 +127,9 @@ class Perimeter:
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,12 +137,21 @@ class Perimeter:
             return
         response = _Response(send)
         started = time.perf_counter()
-        try:
-            await self.app(scope, receive, response.send)
-        except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text
-            await self._unexpected(error, response, scope, receive)
-        milliseconds = (time.perf_counter() - started) * 1_000
-        log.info("%s %s %s %.0f ms", scope["method"], _template(scope), response.status, milliseconds)
+        with continued(dict(Headers(scope=scope))), span("http.request") as current:
+            try:
+                await self.app(scope, receive, response.send)
+            except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text
+                await self._unexpected(error, response, scope, receive)
+            seconds = time.perf_counter() - started
+            self._tell(scope, response.status or 0, seconds, current)
+
+    def _tell(self, scope: Scope, status: int, seconds: float, current: Span) -> None:
+        method, route = scope["method"] if scope["method"] in METHODS else "other", _template(scope)
+        facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+        current.set_attributes(facts)
+        self._telemetry.requests.labels(route, method, str(status)).observe(seconds)
+        told = {**facts, "event.duration": int(seconds * 1e9), "trace.id": trace_id()}
+        log.info("%s %s %s %.0f ms", method, route, status, seconds * 1_000, extra=told)
 
     async def _unexpected(self, error: Exception, response: _Response, scope: Scope, receive: Receive) -> None:
         incident = uuid.uuid4().hex

@@ -18,6 +18,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.exceptions import HTTPException
 
 from api.service import Service
+from medvec_assets.query.published import Grants
 
 _BEARER = HTTPBearer(auto_error=False, description="the key in HOME/keys/api.key")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="the key in HOME/keys/api.key")
@@ -25,9 +26,10 @@ _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="the key 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who holds the key."""
+    """Somebody who may call. `datasets` are those that were granted; None: all that this deployment may show."""
 
     name: str
+    datasets: Grants = None
 
 
 def service_of(request: Request) -> Service:

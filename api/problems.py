@@ -28,6 +28,7 @@ _REMEDIES = {
     400: "send valid JSON in UTF-8, to the loopback address the service listens on",
     401: "send the key of HOME/keys/api.key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
     404: "see GET /openapi.json for the routes",
+    408: "send the body faster, or send less",
     405: "see GET /openapi.json for the routes and their methods",
     413: "send a body of at most 1 MiB",
     422: "mend the fields named in errors; GET /openapi.json has the schema and examples",

@@ -76,6 +76,16 @@ class Settings(BaseSettings):
     decode_workers: int = Field(default=2, ge=1)
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8087, ge=0, le=65535)
+    api_index_seconds: float = Field(default=5.0, gt=0, description="one request to the index; a slower one is a 503")
+    api_concurrency: int = Field(
+        default=16, ge=1, description="requests of a worker at work at once; more of them wait"
+    )
+    api_queue: int = Field(default=64, ge=0, description="requests of a worker that may wait; more of them are a 503")
+    api_workers: int = Field(default=1, ge=1, description="processes of the query service")
+    api_drain_seconds: float = Field(
+        default=0.0, ge=0, description="after SIGTERM: not ready, still answering, until a balancer has noticed"
+    )
+    log_format: str = Field(default="line", pattern="^(line|ecs)$", description="ecs: JSON in Elastic's schema")
     dagster_port: int = Field(default=3087, ge=0, le=65535)
 
     @field_validator("home")

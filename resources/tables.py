@@ -4,7 +4,7 @@ Belongs here: `TableSpec`s and the functions that name a dataset's tables. Does 
 (lakehouse), or what the values mean for one modality.
 
 JSON columns (`attributes`, `content_digests`, `deid_actions`) hold one object with sorted keys; `{}` when empty.
-`leak_places` and `not_plantable` hold a JSON array of strings.
+`leak_places`, `not_plantable` and `dimensions` hold a JSON array of strings, `cells` one of [{dimension: label}, count or null].
 """
 
 from __future__ import annotations
@@ -210,7 +210,22 @@ DEID_SCORES = _schema(
     ("run_id", _STR),
     ("scored_at", _TS),
 )
-SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
+EXPORTS = _schema(
+    ("dataset", _STR),
+    ("sequence", _I64),
+    ("dimensions", _STR),
+    ("smallest_count", _I64),
+    ("cells", _STR),
+    ("exported_at", _TS),
+    ("previous_hash", _STR),
+    ("row_hash", _STR),
+)
+SUPPRESSION = _schema(
+    ("subject_key", _STR),
+    ("reason", _STR),
+    ("since", _TS),
+    optional=(("source", _STR),),  # whose pseudonym the key is; null in rows of before 0.2: they concern every source
+)
 
 
 def manifest(dataset: str) -> TableSpec:
@@ -256,6 +271,10 @@ def generations() -> TableSpec:
 
 def deid_scores() -> TableSpec:
     return TableSpec("audit/deid_scores", DEID_SCORES, ("dataset",), ("scored_at",))
+
+
+def exports() -> TableSpec:
+    return TableSpec("audit/exports", EXPORTS, ("dataset",), ("exported_at", "sequence"))
 
 
 def suppression() -> TableSpec:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import AccessTier, DatasetSpec
-from medvec_assets.query.published import LIVE, visible
+from medvec_assets.query.published import LIVE, Grants, granted, visible
 from medvec_assets.query.rows import entity_of, find_embeddings, find_records, one_of, read, source_uri
 from resources import tables
 from resources.errors import NotFound, QueryInvalid
@@ -74,19 +74,19 @@ _RECEIPT = ["collection_uuid", "delta_version", "entities", "entities_digest", "
 Row = dict[str, Any]
 
 
-def lineage(vector_id: str, settings: Settings, lake: Lakehouse) -> dict[str, Any]:
+def lineage(vector_id: str, settings: Settings, lake: Lakehouse, grants: Grants = None) -> dict[str, Any]:
     """Where `vector_id` came from, as a JSON-ready object with the keys vector, embedding, record, objects, upstream,
     commits, runs. Where several versions of a space hold the vector, the live one is told and the others are listed
     in `embedding.other_versions`.
 
-    Raises QueryInvalid if the id is not 32 hex digits, NotFound if nothing visible has it.
+    Raises QueryInvalid if the id is not 32 hex digits, NotFound if nothing visible and granted has it.
     """
     if not VECTOR_ID.fullmatch(vector_id):
         raise QueryInvalid(
             "that is not a vector id: it must be 32 lower-case hex digits",
             remedy="copy the vector_id of a search hit",
         )
-    for spec in CATALOG:
+    for spec in (one for one in CATALOG if granted(one, grants)):
         for space in spec.spaces:
             versions = _versions(spec, space, vector_id, settings, lake)
             if versions and (told := _told(spec, space, versions, settings, lake)) is not None:

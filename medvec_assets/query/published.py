@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow.compute as pc
 
-from medvec_assets.catalog import CATALOG
+from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.query.rows import read
 from resources import encoders, tables
-from resources.errors import PolicyRefused
+from resources.errors import NotFound, PolicyRefused
 from resources.policy import refusal
 from resources.settings import Settings
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from resources.lakehouse import Lakehouse
 
 LIVE = "live"
+Grants = frozenset[str] | None
+"""The datasets that a caller may see; None: all that the deployment may show."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,19 @@ def visible(spec: DatasetSpec, settings: Settings, access_tier: str | None = Non
     return residency.agreement is not None or residency.where.startswith("enclave:")
 
 
+def granted(spec: DatasetSpec, grants: Grants) -> bool:
+    return grants is None or spec.id in grants
+
+
+def dataset_of(name: str, grants: Grants) -> DatasetSpec:
+    """The dataset of that name. One that was not granted is refused as one that does not exist: NotFound."""
+    if grants is not None and name not in grants:
+        raise NotFound(
+            "there is no dataset of that name that you may see", remedy="ask for one of those in GET /v1/datasets"
+        )
+    return dataset(name)
+
+
 def require_visible(spec: DatasetSpec, settings: Settings) -> None:
     """Raises PolicyRefused where nothing of `spec` may be shown."""
     if not visible(spec, settings):
@@ -111,15 +126,17 @@ def require_visible(spec: DatasetSpec, settings: Settings) -> None:
         )
 
 
-def live_spaces(settings: Settings, lake: Lakehouse) -> list[LiveSpace]:
-    """Every visible live space in the order of (dataset, space, tier). Empty before the first promotion."""
+def live_spaces(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[LiveSpace]:
+    """Every visible, granted live space in the order of (dataset, space, tier). Empty before the first promotion."""
     rows = read(lake, tables.generations(), where=pc.field("state") == LIVE)
     newest = rows.sort("generation").unique(["dataset", "space", "access_tier"], keep="last")
     specs = {spec.id: spec for spec in CATALOG}
     found = []
     for row in newest.sort("dataset", "space", "access_tier").iter_rows(named=True):
         spec = specs.get(row["dataset"])
-        if spec is not None and row["space"] in spec.spaces and visible(spec, settings, row["access_tier"]):
+        if spec is None or row["space"] not in spec.spaces or not granted(spec, grants):
+            continue
+        if visible(spec, settings, row["access_tier"]):
             found.append(
                 LiveSpace(
                     spec, row["space"], row["space_version"], row["access_tier"], row["generation"], row["collection"]
@@ -145,8 +162,8 @@ def cohorts_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[st
     return {cohort: PlannedCohort(tuple(partitions), of_all) for cohort, partitions, of_all in found.iter_rows()}
 
 
-def published_datasets(settings: Settings, lake: Lakehouse) -> list[PublishedDataset]:
-    """Every dataset that may be seen here, with its live spaces and cohorts."""
+def published_datasets(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[PublishedDataset]:
+    """Every dataset that may be seen here, and was granted, with its live spaces and cohorts."""
     live = live_spaces(settings, lake)
     return [
         PublishedDataset(
@@ -162,7 +179,7 @@ def published_datasets(settings: Settings, lake: Lakehouse) -> list[PublishedDat
             cohorts=_cohorts(lake, spec.id),
         )
         for spec in CATALOG
-        if visible(spec, settings)
+        if granted(spec, grants) and visible(spec, settings)
     ]
 
 

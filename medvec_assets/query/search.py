@@ -18,10 +18,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medvec_assets.catalog import CATALOG, dataset
+from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.fingerprints import vector_id
-from medvec_assets.query.published import LiveSpace, PlannedCohort, cohorts_of, live_spaces, require_visible
+from medvec_assets.query.published import (
+    Grants,
+    LiveSpace,
+    PlannedCohort,
+    cohorts_of,
+    dataset_of,
+    live_spaces,
+    require_visible,
+)
 from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector, source_uri
 from resources import encoders
 from resources.errors import IndexUnavailable, IntegrityError, NotFound, QueryInvalid
@@ -126,13 +134,13 @@ class SearchEngine:
         self._index = index
         self._encoding = threading.Lock()  # torch already uses all cores: two encodes at once only slow each other
 
-    def search(self, request: SearchRequest) -> list[Hit]:
+    def search(self, request: SearchRequest, grants: Grants = None) -> list[Hit]:
         """At most `request.limit` hits, best first; ties in the order of (dataset, entity).
 
         Raises QueryInvalid, PolicyRefused (a dataset this site may not show), NotFound (nothing live, unknown
         cohort or id), IndexUnavailable, IntegrityError (index and weights do not belong together).
         """
-        candidates = self._candidates(request)
+        candidates = self._candidates(request, grants)
         query = self._query(request, candidates)
         targets = [live for live in candidates if live.comparable == query.comparable]
         scopes = self._scopes(targets, request.cohorts)
@@ -143,9 +151,9 @@ class SearchEngine:
             found += self._neighbours(query, live, collections[live], scope, request.limit)
         return self._hits(sorted(found, key=lambda one: one.rank)[: request.limit])
 
-    def _candidates(self, request: SearchRequest) -> list[LiveSpace]:
-        """The live spaces that the request names, or all of them."""
-        named = [dataset(name) for name in dict.fromkeys(request.datasets)]
+    def _candidates(self, request: SearchRequest, grants: Grants) -> list[LiveSpace]:
+        """The live spaces that the request names, or all of them, of the datasets that were granted."""
+        named = [dataset_of(name, grants) for name in dict.fromkeys(request.datasets)]
         for spec in named:
             require_visible(spec, self._settings)
         known = sorted({space for spec in named or CATALOG for space in spec.spaces})
@@ -153,7 +161,7 @@ class SearchEngine:
             raise QueryInvalid("no dataset that was asked has this space", remedy=f"use one of: {', '.join(known)}")
         live = [
             one
-            for one in live_spaces(self._settings, self._lake)
+            for one in live_spaces(self._settings, self._lake, grants)
             if (not named or one.spec in named) and request.space in (None, one.space)
         ]
         missing = [spec.id for spec in named if spec not in [one.spec for one in live]]

@@ -111,7 +111,7 @@ def expected_input(aim: Target, records_digest: str) -> str:
 
 def build(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> dict[str, Outcome]:
     """Bring every maintained version of a space up to the partition's records; space version -> outcome."""
-    ctx.require_allowed(spec, asset_name(space), partition)
+    ctx.require_allowed(spec, asset_name(space), partition, no_leak=True)
     versions = generations.maintained_versions(ctx, spec, space)
     return {version: _build_version(ctx, target(ctx, spec, space, version), partition) for version in versions}
 

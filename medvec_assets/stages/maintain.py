@@ -1,4 +1,4 @@
-"""Maintenance: few files, no old ones, short logs, no staging or payload that nobody wants, no deleted entities that take space.
+"""Maintenance: few files, no old ones, short logs, nothing staged or landed that nobody wants, an index without dead weight.
 
 Belongs here: which tables and collections are kept up, what must be the same afterwards, how often a conflict is tried
 again. Does not belong here: merging and deleting one table's files (resources.lakehouse), emptying partitions (retire).
@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.catalog.spec import DatasetSpec, Withdrawal
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.stages import generations, payloads
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
@@ -38,6 +39,7 @@ AUDIT = (
     tables.generations(),
     tables.deid_scores(),
     tables.suppression(),
+    tables.exports(),
 )
 
 
@@ -61,6 +63,7 @@ class Maintained:
     tables: tuple[TableUpkeep, ...]
     compacted: tuple[str, ...]
     staged_removed: int
+    landed_bytes_removed: int
     payloads_removed: int
 
 
@@ -79,9 +82,11 @@ def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_R
         if ctx.lake.snapshot(table) is not None:
             done.append(_keep_up(ctx, table, known, keep_days))
     ctx.progress("maintenance", len(every), len(every))
-    staged = sum(_remove_staged(ctx, spec) for spec in specs)
+    removed = sum(_remove_staged(ctx, spec) for spec in specs)
+    evicted = sum(_evict_landed(ctx, spec, timedelta(days=keep_days)) for spec in specs)
     unused = sum(payloads.sweep(ctx, spec) for spec in specs)
-    return Maintained(tuple(done), tuple(name for spec in specs for name in _compact_index(ctx, spec)), staged, unused)
+    compacted = tuple(name for spec in specs for name in _compact_index(ctx, spec))
+    return Maintained(tuple(done), compacted, removed, evicted, unused)
 
 
 def tables_of(spec: DatasetSpec) -> list[TableSpec]:
@@ -153,6 +158,13 @@ def _remove_staged(ctx: Context, spec: DatasetSpec) -> int:
     for key in gone:
         store.delete(key)
     return len(gone)
+
+
+def _evict_landed(ctx: Context, spec: DatasetSpec, kept: timedelta) -> int:
+    """Remove what was landed in this home for earlier releases and not asked for since, in time for who withdrew."""
+    if spec.withdrawal == Withdrawal.ERASE:
+        kept = min(kept, spec.withdrawal_grace)
+    return Landing(ctx.settings, spec.id).evict(datetime.now(UTC) - kept)
 
 
 def _compact_index(ctx: Context, spec: DatasetSpec) -> Iterator[str]:

@@ -42,7 +42,7 @@ def expected_input(ctx: Context, spec: DatasetSpec, planned_digest: str) -> str:
     """Digest of everything that decides a partition's records."""
     form = modality(spec.modality)
     return fingerprints.input_digest(
-        ASSET, planned_digest, form.version, form.deid_profile, *sorted(spec.licenses), _suppressed_digest(ctx)
+        ASSET, planned_digest, form.version, form.deid_profile, *sorted(spec.licenses), _suppressed_digest(ctx, spec)
     )
 
 
@@ -215,8 +215,13 @@ def _suppressed(ctx: Context) -> frozenset[str]:
     return frozenset(snapshot.read(["subject_key"])["subject_key"]) if snapshot else frozenset()
 
 
-def _suppressed_digest(ctx: Context) -> str:
-    return fingerprints.set_digest(_suppressed(ctx))
+def _suppressed_digest(ctx: Context, spec: DatasetSpec) -> str:
+    """Of the rows that can be of this dataset's subjects: a subject's key is of its source. It only says what is due; what
+    is left out and not shown is the whole list, whatever source a row names."""
+    snapshot = ctx.lake.snapshot(tables.suppression())
+    source = pc.field("source")
+    rows = snapshot.read(["subject_key"], source.is_null() | (source == spec.source)) if snapshot else None
+    return fingerprints.set_digest(frozenset(rows["subject_key"]) if rows is not None else ())
 
 
 def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:

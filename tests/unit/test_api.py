@@ -20,7 +20,7 @@ from query_world import A1, World, built_world, opened, use_fake_encoder
 
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
 from api.auth import may_read
-from api.server import LOG_CONFIG
+from api.server import log_config
 from medvec_assets.query.search import Hit, SearchEngine
 from resources.errors import ConfigError, IndexUnavailable
 from resources.settings import Settings
@@ -137,6 +137,7 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
     assert {one.path for one in every if not _asks_for_the_key(one.dependant)} == OPEN_TO_ALL
     assert {one.path for one in every} == OPEN_TO_ALL | {
         "/openapi.json",
+        "/metrics",
         "/v1/search",
         "/v1/lineage/{vector_id}",
         "/v1/datasets",
@@ -150,7 +151,7 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
 
 
 def test_there_is_nothing_else(client: TestClient) -> None:
-    for path in ("/docs", "/redoc", "/", "/metrics", "/v1", "/v1/search/", "/static/x"):
+    for path in ("/docs", "/redoc", "/", "/v1", "/v1/search/", "/static/x"):
         problem(client.get(path), 404)
 
 
@@ -336,7 +337,7 @@ def test_one_index_connection_lives_as_long_as_the_app(world: World, monkeypatch
 def test_an_unexpected_error_tells_nothing_of_the_inside(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: SearchEngine, request: Any) -> Any:
+    def broken(self: SearchEngine, request: Any, grants: Any) -> Any:
         raise RuntimeError(f"could not answer {request.text}")
 
     monkeypatch.setattr(SearchEngine, "search", broken)
@@ -366,4 +367,4 @@ def test_no_log_line_holds_a_question_a_path_or_a_query_string(
         "GET unmatched 404",
     ]
     assert "JANE-DOE" not in "".join(lines)
-    assert "uvicorn.access" not in LOG_CONFIG["loggers"]
+    assert "uvicorn.access" not in log_config("line")["loggers"]

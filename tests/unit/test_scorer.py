@@ -17,7 +17,7 @@ from helpers.dagster_world import CHAIN, DagsterWorld
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
-from medvec_assets import checks
+from medvec_assets import checks, printing, status
 from medvec_assets.catalog.aimi_chest_xray import AIMI_CHEST_XRAY
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
@@ -31,6 +31,7 @@ from medvec_assets.modalities.imaging import series as imaging_series
 from medvec_assets.modalities.imaging.dicom_file import PARSER_FAILURES, rejected
 from medvec_assets.scorer import scores
 from medvec_assets.scorer.score import Score, score
+from medvec_assets.scorer.search import Leak
 from medvec_assets.stages import manifest, records
 from medvec_assets.stages.context import Context
 from resources import tables
@@ -285,7 +286,36 @@ def test_a_score_is_kept_and_made_again_only_when_something_moved(pipeline: Pipe
     assert json.loads(pipeline.read(tables.deid_scores()).sort("scored_at")["leak_places"][-1])
 
     monkeypatch.undo()
-    assert bring_up("lung") is None, "the first score is true again"
+    third = bring_up("lung")
+    assert third is not None and third.passed, "the first score is true again, but the newest leaks"
+    assert bring_up("lung") is None
+
+
+def test_records_that_are_found_to_leak_without_having_changed_are_due_until_a_score_passes(
+    pipeline: Pipeline, monkeypatch: Patch
+) -> None:
+    """As after the scorer learned of more places: nothing of the records moved, so by their inputs they are current."""
+    pipeline.list_source(series("1", "lung"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = DagsterWorld(pipeline, instance)
+        world.refresh()
+        pipeline.run()
+        before = pipeline.versions()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                scores, "score", lambda *_: Score("seed", leaks=(Leak("mrn", "file name", "silver", "as is"),))
+            )
+            assert not world.run("records", partition="lung").success
+            assert pipeline.due() == {"lung": "records"}
+            found = status.of_dataset(world.runtime, pipeline.spec, instance, "status")
+        assert [(one.name, one.broken, one.count) for one in found.problems] == [("deid_not_passed", True, 1)]
+        shown = status.as_json([found])
+        assert json.loads(json.dumps(shown))["datasets"][0]["problems"][0]["sample"] == list(found.problems[0].sample)
+        printed = "\n".join(printing.status(shown))
+        assert "lung: mrn of file name in silver" in printed and "medvec run --dataset tcia_catalog" in printed
+        assert world.run(*CHAIN, partition="lung").success and pipeline.due() == {"lung": "current"}
+        assert status.of_dataset(world.runtime, pipeline.spec, instance, "status").ok
+    assert pipeline.versions() == before, "only the score was made again"
 
 
 def test_a_partition_that_was_never_scored_does_not_pass(pipeline: Pipeline) -> None:

@@ -1,7 +1,4 @@
-"""The bodies of the service: what may be sent and what is answered, with examples for OpenAPI.
-
-Belongs here: JSON shapes and bounds. Does not belong here: rules that need the lake (query.search has them).
-"""
+"""Bodies of search. Belongs here: a question, a hit. Does not belong here: what a question means (query.search)."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from api.models import Answer
 from medvec_assets.query.search import MAX_DIM, MAX_LIMIT, MAX_TEXT_CHARS, SearchRequest
 
 QUESTIONS = ("text", "record_id", "vector_id", "vector")
@@ -61,11 +59,7 @@ class SearchBody(BaseModel):
         )
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class HitModel(_Answer):
+class HitModel(Answer):
     """One neighbour, with what is needed to defend it."""
 
     score: float = Field(description="cosine similarity", examples=[0.8312])
@@ -84,59 +78,3 @@ class HitModel(_Answer):
 
 class SearchAnswer(BaseModel):
     hits: list[HitModel]
-
-
-class LineageAnswer(BaseModel):
-    """From the vector back to the source: each layer's row, the commits that hold them and the runs that made them."""
-
-    vector: dict[str, Any]
-    embedding: dict[str, Any]
-    record: dict[str, Any]
-    objects: list[dict[str, Any]]
-    upstream: dict[str, Any]
-    commits: list[dict[str, Any]]
-    runs: list[dict[str, Any]]
-
-
-class SpaceModel(_Answer):
-    space: str = Field(examples=["text"])
-    encoder: str = Field(examples=["minilm@1"])
-    query_kind: str = Field(description="what can be asked besides ids and vectors", examples=["text"])
-    dim: int = Field(examples=[384])
-    medical: bool = Field(description="false: general-purpose weights, which support no clinical statement")
-    note: str
-    access_tier: str = Field(examples=["open"])
-    collection: str = Field(examples=["tcia_catalog__text__open__g1"])
-
-
-class CohortModel(_Answer):
-    cohort: str = Field(examples=["tcga_lihc"])
-    objects: int
-    partitions: int
-
-
-class DatasetModel(_Answer):
-    """One dataset that may be seen here; spaces and cohorts are empty until it is materialized."""
-
-    id: str = Field(examples=["tcia_catalog"])
-    source: str
-    title: str
-    description: str
-    citation: str
-    kind: str = Field(description="real or synthetic")
-    access_tier: str
-    licenses: list[str]
-    spaces: list[SpaceModel]
-    cohorts: list[CohortModel]
-
-
-class DatasetsAnswer(BaseModel):
-    datasets: list[DatasetModel]
-
-
-class Alive(BaseModel):
-    alive: bool = True
-
-
-class Ready(BaseModel):
-    ready: bool = True

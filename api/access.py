@@ -1,0 +1,31 @@
+"""What a request looked at: filled by the route, read by whoever writes the access log before the answer leaves.
+
+Belongs here: the facts of one look. Does not belong here: who asked (auth), how an event is written and kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+
+@dataclass
+class Look:
+    """One request's evidence. `question` is what was asked, word for word: it is only ever written as a keyed hash."""
+
+    question: str = field(default="", repr=False)
+    versions: dict[str, int] = field(default_factory=dict)  # dataset/space -> Delta version the answer was given from
+    subjects: set[str] = field(default_factory=set, repr=False)  # keyed pseudonyms of whoever surfaced
+    results: int = 0
+
+
+def look_of(request: Request) -> Look:
+    """This request's look; the first who asks makes it."""
+    if not hasattr(request.state, "look"):
+        request.state.look = Look()
+    return cast(Look, request.state.look)
+
+
+Looking = Annotated[Look, Depends(look_of)]
