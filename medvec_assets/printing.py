@@ -118,6 +118,8 @@ def maintained(result: Result) -> Iterator[str]:
         yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
     if result["landed_bytes_removed"]:
         yield f"landed: {result['landed_bytes_removed'] / 1e9:,.2f} GB of earlier releases deleted"
+    if result["payloads_removed"]:
+        yield f"payloads: {result['payloads_removed']:,} that no record names deleted"
     if not result["tables"]:
         yield "no table yet: medvec run"
 

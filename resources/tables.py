@@ -255,6 +255,11 @@ def records(dataset: str) -> TableSpec:
     return TableSpec(f"silver/{dataset}/records", RECORDS, ("partition",), ())
 
 
+def payloads(dataset: str) -> str:
+    """The folder of a dataset's payloads, below the lake's root: no table."""
+    return f"payload/{dataset}/"
+
+
 def embeddings(dataset: str, space: str) -> TableSpec:
     return TableSpec(f"gold/{dataset}/{space}_embeddings", EMBEDDINGS, ("space_version", "partition"), ("created_at",))
 

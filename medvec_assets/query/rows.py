@@ -75,6 +75,12 @@ def entity_of(row: dict[str, Any]) -> str:
     return fingerprints.entity_id(*(row[name] for name in content))
 
 
+def source_uri(dataset: str, payload_uri: str, object_ids: Sequence[str]) -> str:
+    """What an answer says of where a record is from: of an open one where its source has it, of another its object's
+    surrogate. Where the lake keeps a payload, and under which digest, is nobody's who asks."""
+    return f"object:{object_ids[0]}" if payload_uri.startswith(tables.payloads(dataset)) else payload_uri
+
+
 def find_records(
     lake: Lakehouse,
     dataset: str,
