@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ import typer
 from medvec_assets import printing
 from medvec_assets.catalog import dataset
 from medvec_assets.cli.shared import AsJson, Datasets, Space, app, settings_here, show, specs_of
+from medvec_assets.query.forms import Form, as_text
+from resources.errors import ConfigError
 
 
 @app.command()
@@ -40,13 +43,26 @@ def search(
 
 
 @app.command()
-def lineage(vector_id: str, as_json: AsJson = False) -> None:
+def lineage(
+    vector_id: str,
+    form: Annotated[Form, typer.Option("--format", help="How the chain is told.")] = Form.JSON,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Walk a vector back to its source: embedding, record, objects, release, commits, runs."""
     from medvec_assets.query.lineage import lineage as walk
     from resources.lakehouse import Lakehouse
 
+    if as_json and form is not Form.JSON:
+        raise ConfigError(f"--json and --format {form} exclude each other", remedy="leave one of them out")
     settings = settings_here()
-    show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, printing.lineage)
+    told = walk(vector_id, settings, Lakehouse.open(settings))
+    if output is not None:
+        output.write_text(as_text(told, form), encoding="utf-8")
+    elif form is Form.JSON:
+        show(told, as_json, printing.lineage)
+    else:
+        print(as_text(told, form))
 
 
 @app.command()

@@ -19,7 +19,7 @@ body{margin:0 auto;max-width:80rem;padding:1rem 1.5rem;color:#1b1f24;background:
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{border-bottom:1px solid #d0d7de;padding:.3rem .5rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-td.number{text-align:right;font-variant-numeric:tabular-nums}
+td:first-child{min-width:10rem}td.number{text-align:right;font-variant-numeric:tabular-nums}
 .ok{color:#116329}.broken{color:#a40e26}
 figure{margin:0;overflow-x:auto}svg{max-width:100%;height:auto;min-width:60rem}
 """.strip()
