@@ -140,6 +140,9 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
         "/v1/search",
         "/v1/lineage/{vector_id}",
         "/v1/datasets",
+        "/v1/datasets/{dataset_id}",
+        "/v1/replay",
+        "/v1/cohorts/neighbours",
     }
     del client.headers["Authorization"]
     for one in every:
