@@ -5,6 +5,6 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import datasets, health, lineage, replay, search
+from api.routes import cohorts, datasets, health, lineage, replay, search
 
-ROUTERS = (health.router, search.router, lineage.router, replay.router, datasets.router)
+ROUTERS = (health.router, search.router, lineage.router, replay.router, datasets.router, cohorts.router)
