@@ -1,6 +1,6 @@
 """Commands that answer a question and change nothing.
 
-Belongs here: search, lineage, count, status, doctor. Does not belong here: any work.
+Belongs here: search, replay, lineage, count, status, doctor. Does not belong here: any work.
 """
 
 from __future__ import annotations
@@ -63,6 +63,33 @@ def lineage(
         show(told, as_json, printing.lineage)
     else:
         print(as_text(told, form))
+
+
+@app.command()
+def replay(
+    text: str,
+    as_of: Annotated[list[str], typer.Option(help="DATASET/SPACE=VERSION; may be given again.")],
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an older version of the embeddings, by exact search; what was withdrawn since does not come back."""
+    from medvec_assets.query.as_of import PastRequest
+    from medvec_assets.query.as_of import replay as ask
+    from resources.lakehouse import Lakehouse
+
+    named = dict(one.rpartition("=")[::2] for one in as_of)
+    if not all(name and version.isdigit() for name, version in named.items()):
+        raise ConfigError("--as-of is DATASET/SPACE=VERSION", remedy="such as tcia_catalog/text=11, as hits name it")
+    versions = {name: int(version) for name, version in named.items()}
+    settings = settings_here()
+    found = ask(
+        PastRequest(as_of=versions, text=text, cohorts=tuple(cohort or ()), limit=limit),
+        settings,
+        Lakehouse.open(settings),
+    )
+    answer = {"hits": [asdict(hit) for hit in found.hits], "complete": found.complete, "versions": found.versions}
+    show(answer, as_json, printing.replayed)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from query_world import A1, B1, C1, R1, World, append, built_world, copy_of, opened, use_fake_encoder
+from typer.testing import CliRunner
 
 from api.app import create_app
+from medvec_assets.cli import app
 from medvec_assets.query import exact
 from medvec_assets.query.as_of import PastRequest, replay, versions_of
 from resources import tables
@@ -178,3 +181,17 @@ def test_over_http(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         for wrong in ({"as_of": {}}, {"as_of": {"x": 1}}, {"as_of": {NAME: -1}}, {"text": None}, {"limit": 0}):
             assert client.post("/v1/replay", json=body | wrong).status_code == 422
         assert client.post("/v1/replay", json=body | {"as_of": {NAME: 10**9}}).status_code == 404
+
+
+def test_on_the_command_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_encoder(monkeypatch)
+    environment = {"MEDVEC_HOME": str(world.settings.home)}
+    world.suppress(B1)
+    command = ["replay", "chest", "--as-of", f"{NAME}={newest(world)}"]
+    done = CliRunner().invoke(app, [*command, "--json"], env=environment)
+    assert done.exit_code == 0, done.exception
+    told = json.loads(done.stdout)
+    assert [hit["record_id"] for hit in told["hits"]] == ["a1", "c1"] and told["complete"] is False
+    assert "not complete" in CliRunner().invoke(app, command, env=environment).stdout
+    done = CliRunner().invoke(app, ["replay", "chest", "--as-of", "x"], env=environment)
+    assert isinstance(done.exception, ConfigError)
