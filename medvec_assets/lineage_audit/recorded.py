@@ -9,7 +9,7 @@ Belongs here: manifest, records and embeddings against their chains. Does not be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from medvec_assets import fingerprints, partitions
 from medvec_assets.lineage_audit.findings import Ledger
+from medvec_assets.query.rows import one_of
 from medvec_assets.stages import embeddings, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import CHAIN as MANIFEST_CHAIN
@@ -25,6 +26,7 @@ from resources.audit import ChainKey
 from resources.errors import StorageError
 from resources.lakehouse import Snapshot
 
+MAX_OBJECTS = 250_000  # manifest rows in memory together
 Heads = Mapping[ChainKey, Mapping[str, Any]]
 # Who computed a vector, and when, is not in a digest: it may differ between equal rows.
 _NOT_DIGESTED = frozenset({"run_id", "created_at", "vector"})
@@ -37,17 +39,32 @@ def manifest(ctx: Context, ledger: Ledger, heads: Heads, snapshot: Snapshot, pla
         ledger.add("rows_recorded", ["manifest"], detail="the audit has no row of it")
         return
     planned = plan.read(["partition", "content_digest"])
-    stand = partitions.content_digests(snapshot.read(["partition", *partitions.CONTENT_COLUMNS]))
+    columns = ["partition", *partitions.CONTENT_COLUMNS]
+    unplanned = ~one_of("partition", planned["partition"])
+    pieces = [partitions.content_digests(snapshot.read(columns, where)) for where in (*_groups(plan), unplanned)]
+    stand = pl.concat(pieces)
     empty = fingerprints.input_digest("empty")
     both = planned.join(stand, on="partition", how="full", coalesce=True, suffix="_now")
     differ = both.filter(pl.col("content_digest").ne_missing(pl.col("content_digest_now").fill_null(empty)))
     for partition in differ["partition"].sort():
         where = pc.field("partition") == partition
-        columns = list(partitions.CONTENT_COLUMNS)
         _name(ctx, ledger, snapshot, head, where, columns, "object_id", partition)
     lines = (f"{name}\x1f{digest}" for name, digest in planned.rows())
     if fingerprints.set_digest(lines) != head["output_digest"]:
         ledger.add("rows_recorded", [plan.spec.path], detail="the plan is not the one that was recorded")
+
+
+def _groups(plan: Snapshot) -> Iterator[pc.Expression]:
+    """The planned partitions, a bite at a time: a manifest of a million rows would be 1.5 GB at once."""
+    names: list[str] = []
+    objects = 0
+    for name, more in plan.read(["partition", "objects"]).sort("partition").iter_rows():
+        if names and objects + more > MAX_OBJECTS:
+            yield one_of("partition", names)
+            names, objects = [], 0
+        names.append(name)
+        objects += more
+    yield one_of("partition", names)
 
 
 def of_records(ctx: Context, ledger: Ledger, heads: Heads, snapshot: Snapshot, partition: str) -> None:

@@ -15,7 +15,7 @@ from helpers.pipeline import SPACE, Pipeline
 from typer.testing import CliRunner
 
 from medvec_assets.cli import app
-from medvec_assets.lineage_audit import audit, report
+from medvec_assets.lineage_audit import audit, recorded, report
 from medvec_assets.lineage_audit.audit import Scope
 from medvec_assets.lineage_audit.findings import MAX_NAMED, RULES, Ledger
 from resources import signatures, tables
@@ -217,6 +217,20 @@ def test_a_changed_manifest_row_is_found(filled: Pipeline, column: str, value: s
     named = found(filled)
     assert named.keys() == rules
     assert all(objects <= {"b", "record-b", "elsewhere"} for objects in named.values()), named
+
+
+def test_a_manifest_is_compared_in_bites_and_what_is_in_no_plan_is_seen(
+    filled: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert filled.connector is not None
+    for name in ("e", "f"):
+        filled.connector.add(name, b"CT other", cohort=f"cohort_{name}", attributes="{}")
+    filled.connector.published = "v2"
+    filled.run()
+    monkeypatch.setattr(recorded, "MAX_OBJECTS", 1)
+    assert found(filled) == {}
+    rewrite(filled, tables.manifest(filled.spec.id), set_where("object_id", "f", "partition", pl.lit("nowhere")))
+    assert "f" in found(filled)["rows_recorded"]
 
 
 def test_a_changed_audit_row_breaks_its_chain(filled: Pipeline) -> None:
