@@ -59,8 +59,8 @@ def test_an_old_version_answers_what_it_held(world: World) -> None:
     assert asked(world, last) == ["a1", "b1", "c1"]
 
 
-def test_a_hit_says_what_a_search_s_hit_says(world: World) -> None:
-    answer = replay(PastRequest(as_of={NAME: newest(world)}, vector=A1.vector), world.settings, world.lake)
+def test_a_hit_says_what_a_search_s_hit_says(built: World) -> None:
+    answer = replay(PastRequest(as_of={NAME: newest(built)}, vector=A1.vector), built.settings, built.lake)
     first = answer.hits[0]
     assert (first.vector_id, first.members, first.score) == (A1.vector_id, 2, 1.0)
     assert first.attributes == {"modality": "CT"} and first.source_uri == "s3://idc-open-data/a1/*"
@@ -94,9 +94,9 @@ def test_by_a_vector_of_then_without_itself_and_by_cohort(world: World) -> None:
         asked(world, version, vector_id="0" * 32)
 
 
-def test_by_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_text(built: World, monkeypatch: pytest.MonkeyPatch) -> None:
     use_fake_encoder(monkeypatch)
-    assert asked(world, newest(world), text="of the liver", limit=1) == ["c1"]
+    assert asked(built, newest(built), text="of the liver", limit=1) == ["c1"]
 
 
 def test_once_its_files_are_deleted_a_version_is_refused(world: World) -> None:
@@ -113,25 +113,25 @@ def test_once_its_files_are_deleted_a_version_is_refused(world: World) -> None:
     assert asked(world, newest(world)) == ["a1", "c1"]
 
 
-def test_a_version_that_is_not_there_yet_and_a_foreign_space_are_not_found(world: World) -> None:
+def test_a_version_that_is_not_there_yet_and_a_foreign_space_are_not_found(built: World) -> None:
     with pytest.raises(NotFound, match="has no version"):
-        asked(world, newest(world) + 1)
+        asked(built, newest(built) + 1)
     for name, error in (("tcia_catalog/image", NotFound), ("nothing/text", ConfigError)):
         with pytest.raises(error):
-            replay(PastRequest(as_of={name: 0}, vector=A1.vector), world.settings, world.lake)
+            replay(PastRequest(as_of={name: 0}, vector=A1.vector), built.settings, built.lake)
     request = PastRequest(as_of={NAME: 0}, vector=A1.vector)
     with pytest.raises(NotFound):
-        replay(request, world.settings, world.lake, frozenset({"tcia_radiology"}))
+        replay(request, built.settings, built.lake, frozenset({"tcia_radiology"}))
 
 
-def test_several_spaces_and_vectors_of_another_kind_are_refused(world: World) -> None:
-    both = {NAME: newest(world), "tcia_radiology/image": 0}
+def test_several_spaces_and_vectors_of_another_kind_are_refused(built: World) -> None:
+    both = {NAME: newest(built), "tcia_radiology/image": 0}
     with pytest.raises(QueryInvalid, match="several spaces"):
-        replay(PastRequest(as_of=both, vector=R1.vector), world.settings, world.lake)
+        replay(PastRequest(as_of=both, vector=R1.vector), built.settings, built.lake)
     with pytest.raises(QueryInvalid, match="dimensions"):
-        asked(world, newest(world), vector=R1.vector)
+        asked(built, newest(built), vector=R1.vector)
     with pytest.raises(QueryInvalid, match="direction"):
-        asked(world, newest(world), vector=(0.0,) * 4)
+        asked(built, newest(built), vector=(0.0,) * 4)
     with pytest.raises(QueryInvalid, match="one question"):
         PastRequest(as_of={NAME: 0}, vector=C1.vector, text="x")
 
@@ -166,13 +166,13 @@ def _vector(content: int) -> list[float]:
     return [float(np.cos(content / 10)), float(np.sin(content / 10))]
 
 
-def test_over_http(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_http(built: World, monkeypatch: pytest.MonkeyPatch) -> None:
     use_fake_encoder(monkeypatch)
-    with TestClient(create_app(world.settings, lambda _: opened(world.index)), base_url="http://127.0.0.1") as client:
-        client.headers["X-API-Key"] = (world.settings.home / "keys" / "api.key").read_text().strip()
-        body = {"text": "chest", "as_of": {NAME: newest(world)}}
+    with TestClient(create_app(built.settings, lambda _: opened(built.index)), base_url="http://127.0.0.1") as client:
+        client.headers["X-API-Key"] = (built.settings.home / "keys" / "api.key").read_text().strip()
+        body = {"text": "chest", "as_of": {NAME: newest(built)}}
         answer = client.post("/v1/replay", json=body)
-        assert answer.status_code == 200 and answer.json()["versions"] == {NAME: newest(world)}
+        assert answer.status_code == 200 and answer.json()["versions"] == {NAME: newest(built)}
         searched = client.post("/v1/search", json={"text": "chest"}).json()["hits"]
         same = ("vector_id", "members", "record_id", "score", "attributes")
         assert [[hit[name] for name in same] for hit in answer.json()["hits"]] == [

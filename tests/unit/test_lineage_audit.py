@@ -111,24 +111,26 @@ def test_what_is_made_again_from_a_changed_object_is_not_believed(filled: Pipeli
     assert named["vector_again"] == {vector_id(filled, "c")}
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "rules"),
-    [
-        ("deid_actions", '{"removed":1}', {"rows_recorded"}),
-        ("text", "CT altered", {"rows_recorded", "record_text"}),
-        ("license", "CC0", {"rows_recorded", "record_copied", "license"}),
-        ("subject_key", "somebody", {"rows_recorded", "record_copied"}),
-        ("content_digests", '{"text":"00"}', {"rows_recorded", "record_text", "content_digest"}),
-        ("object_ids", None, {"rows_recorded", "object_listed"}),
-    ],
-)
-def test_a_changed_record_is_found_and_named(filled: Pipeline, column: str, value: str | None, rules: set[str]) -> None:
-    new = pl.lit(value) if value is not None else pl.lit(["nowhere"], dtype=pl.List(pl.String))
-    rewrite(filled, tables.records(filled.spec.id), set_where("record_id", "record-b", column, new))
-    named = found(filled)
-    assert named.keys() == rules
-    own = {"record-b", vector_id(filled, "b"), "nowhere"}
-    assert all(objects <= own and objects for objects in named.values()), named
+CHANGED_RECORDS = [
+    ("deid_actions", pl.lit('{"removed":1}'), {"rows_recorded"}),
+    ("text", pl.lit("CT altered"), {"rows_recorded", "record_text"}),
+    ("license", pl.lit("CC0"), {"rows_recorded", "record_copied", "license"}),
+    ("subject_key", pl.lit("somebody"), {"rows_recorded", "record_copied"}),
+    ("content_digests", pl.lit('{"text":"00"}'), {"rows_recorded", "record_text", "content_digest"}),
+    ("object_ids", pl.lit(["nowhere"], dtype=pl.List(pl.String)), {"rows_recorded", "object_listed"}),
+]
+
+
+def test_a_changed_record_is_found_and_named(filled: Pipeline) -> None:
+    table = tables.records(filled.spec.id)
+    own, whole = {"record-b", vector_id(filled, "b"), "nowhere"}, filled.silver
+    for column, new, rules in CHANGED_RECORDS:
+        rewrite(filled, table, set_where("record_id", "record-b", column, new))
+        named = found(filled)
+        assert named.keys() == rules
+        assert all(objects <= own and objects for objects in named.values()), named
+        rewrite(filled, table, lambda rows: whole)
+    assert found(filled) == {}
 
 
 def test_a_record_that_is_gone_is_missed(filled: Pipeline) -> None:
@@ -136,14 +138,12 @@ def test_a_record_that_is_gone_is_missed(filled: Pipeline) -> None:
     assert found(filled) == {"rows_recorded": {"record-b"}, "record_exists": {vector_id(filled, "b")}}
 
 
-@pytest.mark.parametrize("column", ["vector_id", "fingerprint", "weights_digest"])
-def test_a_changed_embedding_row_is_found(filled: Pipeline, column: str) -> None:
-    own = vector_id(filled, "b")
-    change = set_where("record_id", "record-b", column, pl.lit("0" * 32))
-    rewrite(filled, tables.embeddings(filled.spec.id, SPACE), change)
-    rule = "weights" if column == "weights_digest" else column
-    named = found(filled)
-    assert rule in named and set().union(*named.values()) & {own, "0" * 32}
+def test_a_changed_embedding_row_is_found(filled: Pipeline) -> None:
+    own, whole, table = vector_id(filled, "b"), filled.gold, tables.embeddings(filled.spec.id, SPACE)
+    for column, rule in (("vector_id", "vector_id"), ("fingerprint", "fingerprint"), ("weights_digest", "weights")):
+        rewrite(filled, table, set_where("record_id", "record-b", column, pl.lit("0" * 32)))
+        assert found(filled)[rule] == {"0" * 32 if rule == "vector_id" else own}
+        rewrite(filled, table, lambda rows: whole)
 
 
 def test_a_vector_that_is_gone_is_missed(filled: Pipeline) -> None:
@@ -202,21 +202,23 @@ def test_damage_to_the_index_is_found(filled: Pipeline) -> None:
     assert found(filled)["entity_indexed"] == {vector_id(filled, name) for name in "abc"}
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "rules"),
-    [
-        ("checksum", "00", {"rows_recorded", "object_bytes"}),
-        ("license", "CC0", {"rows_recorded", "license"}),
-        ("removed_in_version", "v2", {"rows_recorded", "object_published"}),
-        ("object_id", "elsewhere", {"rows_recorded", "object_listed"}),
-        ("upstream_version", "-", {"release"}),
-    ],
-)
-def test_a_changed_manifest_row_is_found(filled: Pipeline, column: str, value: str, rules: set[str]) -> None:
-    rewrite(filled, tables.manifest(filled.spec.id), set_where("object_id", "b", column, pl.lit(value)))
-    named = found(filled)
-    assert named.keys() == rules
-    assert all(objects <= {"b", "record-b", "elsewhere"} for objects in named.values()), named
+CHANGED_OBJECTS = [
+    ("checksum", "00", {"rows_recorded", "object_bytes"}),
+    ("license", "CC0", {"rows_recorded", "license"}),
+    ("removed_in_version", "v2", {"rows_recorded", "object_published"}),
+    ("object_id", "elsewhere", {"rows_recorded", "object_listed"}),
+    ("upstream_version", "-", {"release"}),
+]
+
+
+def test_a_changed_manifest_row_is_found(filled: Pipeline) -> None:
+    whole, table = filled.manifest, tables.manifest(filled.spec.id)
+    for column, value, rules in CHANGED_OBJECTS:
+        rewrite(filled, table, set_where("object_id", "b", column, pl.lit(value)))
+        named = found(filled)
+        assert named.keys() == rules
+        assert all(objects <= {"b", "record-b", "elsewhere"} for objects in named.values()), named
+        rewrite(filled, table, lambda rows: whole)
 
 
 def test_a_manifest_is_compared_in_bites_and_what_is_in_no_plan_is_seen(
