@@ -3,10 +3,13 @@ tampered with found and named."""
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,13 +29,25 @@ COLLECTION = "tcia_catalog__text__open__g1"
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the first test filled, for the others to copy: its lake and its index."""
+    return {"lake": tmp_path_factory.mktemp("shelf") / "lake"}
+
+
 @pytest.fixture
-def filled(files: Pipeline) -> Pipeline:
+def filled(files: Pipeline, shelf: dict[str, Any]) -> Pipeline:
     """Four text files of one cohort, one of them of the same content as another, embedded and indexed."""
     assert files.connector is not None
     for name, text in {"a": "CT one", "b": "CT two", "c": "MR three", "d": "CT one"}.items():
         files.connector.add(name, text.encode(), attributes="{}")
+    if "index" in shelf:
+        shutil.copytree(shelf["lake"], files.lake.root)
+        files.index = copy.deepcopy(shelf["index"])
+        return files
     files.run()
+    shutil.copytree(files.lake.root, shelf["lake"])
+    shelf["index"] = copy.deepcopy(files.index)
     return files
 
 
