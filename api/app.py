@@ -167,7 +167,8 @@ class _Response:
             if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
-            headers.update(self._headers)
+            for name, value in self._headers.items():
+                headers.setdefault(name, value)  # a page of ours may allow its own style, and says so itself
             await self._send({**message, "headers": headers.raw})
             if body is not None:
                 await self._send({"type": "http.response.body", "body": body})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from medvec_assets import automation
+from medvec_assets import automation, lineage_report
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.factory import build_dataset, build_maintenance
@@ -17,12 +17,14 @@ def build_defs(catalog: Sequence[DatasetSpec], runtime: Runtime) -> dg.Definitio
     """Definitions for `catalog`, with every stage run by `runtime`."""
     built = [build_dataset(spec) for spec in catalog]
     maintenance = build_maintenance(catalog)
+    audited, weekly_audit = lineage_report.build(catalog)
     return dg.Definitions(
-        assets=[asset for one in built for asset in one.assets],
+        assets=[audited, *(asset for one in built for asset in one.assets)],
         asset_checks=[check for one in built for check in one.checks],
         jobs=[maintenance, *(job for one in built for job in one.jobs)],
         schedules=[
             automation.maintenance_schedule(maintenance),
+            weekly_audit,
             *(schedule for one in built for schedule in one.schedules),
         ],
         resources={"runtime": runtime},

@@ -61,6 +61,12 @@ def hits(result: Result) -> Iterator[str]:
         yield "nothing found"
 
 
+def replayed(result: Result) -> Iterator[str]:
+    yield from hits(result)
+    if not result["complete"]:
+        yield "not complete: something that stood among the hits was withdrawn or suppressed since"
+
+
 def verify(result: Result) -> Iterator[str]:
     for one in result["collections"]:
         yield (

@@ -9,6 +9,7 @@
     ├── IntegrityError           bytes do not match their digest (weights, payloads, the audit chain)
     ├── PolicyRefused            a rule forbids it here: names the rule
     ├── NotFound                 the id asked for does not exist
+    │   └── VersionGone          it existed, and is not kept any more
     ├── CommitConflict           another run committed the same partition first
     ├── StorageError             the lake or the object store failed (disk full, permission, network)
     ├── IndexUnavailable         the vector index does not answer
@@ -89,6 +90,11 @@ class PolicyRefused(MedvecError):
 class NotFound(MedvecError):
     code = "not_found"
     status = 404
+
+
+class VersionGone(NotFound):
+    code = "version_gone"
+    status = 410
 
 
 class CommitConflict(MedvecError):

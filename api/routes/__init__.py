@@ -5,6 +5,14 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import datasets, health, lineage, metrics, search
+from api.routes import cohorts, datasets, health, lineage, metrics, replay, search
 
-ROUTERS = (health.router, metrics.router, search.router, lineage.router, datasets.router)
+ROUTERS = (
+    health.router,
+    metrics.router,
+    search.router,
+    lineage.router,
+    replay.router,
+    datasets.router,
+    cohorts.router,
+)
