@@ -21,6 +21,7 @@ import pyarrow as pa
 from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.json_columns import with_mark
 from medvec_assets.partitions import Leaves, Partition
 from medvec_assets.stages import quarantine, withdrawal
@@ -139,6 +140,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
         input_digest=key,
         output_digest=content,
     )
+    Observations(ctx.settings, spec.id).drop()
     return Refreshed(outcome, new_plan, changed, version)
 
 
