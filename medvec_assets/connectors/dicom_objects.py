@@ -99,7 +99,7 @@ def open_connector(settings: Settings, dataset_id: str) -> Connector:
     if source and nbia.is_nbia(source):
         return nbia.open_connector(settings, dataset_id)
     roots = (_Root(ObjectStore(source)),) if source else _sample_roots()
-    return DicomObjects(roots, Observations(settings, dataset_id), workers=settings.decode_workers)
+    return DicomObjects(roots, Observations(settings, dataset_id), workers=settings.decode_threads)
 
 
 def _sample_roots() -> tuple[_Root, ...]:

@@ -109,7 +109,7 @@ class Checksums:
     def __init__(self, files: SourceFiles, previous: pl.DataFrame, settings: Settings, dataset_id: str) -> None:
         self._files = files
         self._observations = Observations(settings, dataset_id)
-        self._workers = settings.decode_workers
+        self._workers = settings.decode_threads
         self._known = _known(previous)
 
     def of(self, piece: list[SourceFile]) -> dict[str, tuple[str, str] | None]:

@@ -76,7 +76,7 @@ def open_connector(settings: Settings, dataset_id: str) -> SraRuns:
     is_service = source.startswith(("https://", "http://"))
     place: _Place = _Service(source, settings) if is_service else _Mirror(source)
     landing, observations = Landing(settings, dataset_id), Observations(settings, dataset_id)
-    return SraRuns(place, landing, observations, settings.decode_workers)
+    return SraRuns(place, landing, observations, settings.decode_threads)
 
 
 class SraRuns:
