@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     pseudonym_key: SecretStr | None = Field(default=None, description="hex; empty means HOME/keys/pseudonym.key")
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")
-    decode_workers: int = Field(default=2, ge=1)
+    decode_workers: int = Field(
+        default=0, ge=0, description="threads that read and decode; 0 means the cores this process may use"
+    )
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8087, ge=0, le=65535)
     api_hosts: frozenset[str] = Field(
@@ -146,6 +148,10 @@ class Settings(BaseSettings):
     @property
     def torch_threads(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def decode_threads(self) -> int:
+        return self.decode_workers or len(os.sched_getaffinity(0))
 
     @cached_property
     def pseudonym_secret(self) -> bytes:

@@ -96,7 +96,7 @@ def encode(
     """A window at a time."""
     form = modality(aim.spec.modality)
     encoder = encoders.load(aim.card.ref, ctx.settings)
-    workers = ctx.settings.decode_workers
+    workers = ctx.settings.decode_threads
     done = 0
     with ThreadPoolExecutor(workers, "decode", _yield_to_the_model) as pool:
         for window, inputs in _prefetched(

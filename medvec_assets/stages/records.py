@@ -163,7 +163,7 @@ def _spool_records(
     form, landed = modality(spec.modality), Payloads(ctx.lake.root, spec.id)
     make = partial(form.records, land=landed.land) if isinstance(form, PayloadModality) else form.records
     allowed, rejected = _by_rule(ctx, spec, objects)
-    read = _verified_reader(ctx, spec, allowed)
+    read = verified_reader(ctx, spec, allowed)
     with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
         done = 0
         for chunk in _whole_records(allowed):
@@ -236,7 +236,7 @@ def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
         start = end
 
 
-def _verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
+def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
     """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
     connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id)
     digested = objects.filter(pl.col("checksum_kind").is_in(CHECKED_ON_READ))
@@ -266,7 +266,7 @@ def reader(ctx: Context, spec: DatasetSpec, partition: str) -> ReadObject:
     manifest = ctx.lake.snapshot(tables.manifest(spec.id))
     assert manifest is not None
     columns = ["uri", "checksum", "checksum_kind"]
-    return _verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition))
+    return verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition))
 
 
 def _check_counts(
