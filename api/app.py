@@ -11,10 +11,10 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -24,6 +24,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.recording import Recording, template
 from api.routes import ROUTERS
 from api.service import OpenIndex, Service
 from resources.errors import ConfigError
@@ -83,6 +84,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
+            Middleware(Recording, headers=SECURITY_HEADERS),
             Middleware(Perimeter),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
@@ -109,7 +111,7 @@ def _loopback_hosts(api_host: str) -> list[str]:
 
 
 class Perimeter:
-    """Outermost of ours: security headers, refusals of the libraries as problems, unexpected errors, the access log.
+    """Outermost but for the recording: security headers, refusals of the libraries as problems, unexpected errors, a log line.
 
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
@@ -128,7 +130,7 @@ class Perimeter:
         except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text
             await self._unexpected(error, response, scope, receive)
         milliseconds = (time.perf_counter() - started) * 1_000
-        log.info("%s %s %s %.0f ms", scope["method"], _template(scope), response.status, milliseconds)
+        log.info("%s %s %s %.0f ms", scope["method"], template(scope), response.status, milliseconds)
 
     async def _unexpected(self, error: Exception, response: _Response, scope: Scope, receive: Receive) -> None:
         incident = uuid.uuid4().hex
@@ -169,8 +171,3 @@ def _as_problem(status: int) -> tuple[bytes, MutableHeaders]:
     details = {400: "the Host header is not this service's", 413: "the body is too large"}
     answer = problems.problem(status, details.get(status, "refused"))
     return bytes(answer.body), MutableHeaders(raw=list(answer.raw_headers))
-
-
-def _template(scope: MutableMapping[str, Any]) -> str:
-    """The route's template, never the path that was asked: a path may hold anything."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))

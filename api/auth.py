@@ -17,6 +17,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
+from api.access import Looking
 from api.service import Service
 from medvec_assets.query.published import Grants
 
@@ -38,6 +39,7 @@ def service_of(request: Request) -> Service:
 
 def may_read(
     service: Annotated[Service, Depends(service_of)],
+    looking: Looking,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
     header: Annotated[str | None, Security(_HEADER)],
 ) -> Caller:
@@ -46,7 +48,8 @@ def may_read(
     # compare_digest takes the same time wherever the first difference is; bytes, because it refuses non-ASCII text.
     if given is None or not hmac.compare_digest(given.encode(), service.api_key.encode()):
         raise HTTPException(401, "this needs the API key", headers={"WWW-Authenticate": "Bearer"})
-    return Caller("api-key")
+    looking.who = "api-key"
+    return Caller(looking.who)
 
 
 Serving = Annotated[Service, Depends(service_of)]

@@ -1,4 +1,4 @@
-"""What the routes share for the app's life: settings, key, lake, one index connection, one search engine.
+"""What the routes share for the app's life: settings, key, access log, lake, one index connection, one search engine.
 
 Belongs here: opening these things once, when first needed, and closing them at the end. The service starts and answers
 /livez while the index is down; a later request finds it again. Does not belong here: HTTP.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medvec_assets.query.search import SearchEngine
 from resources import tables
+from resources.access_log.keeping import AccessLog
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings, secret_file
 
@@ -29,6 +30,7 @@ class Service:
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
         self.api_key = secret_file(settings.home / "keys" / "api.key")
+        self.access_log = AccessLog(settings)
         self._open_index = open_index
         self._opening = threading.Lock()
         self._opened = ExitStack()
@@ -56,9 +58,13 @@ class Service:
             return self._engine
 
     def check_ready(self) -> None:
-        """Raises the error of the part that does not answer: lake or index."""
+        """Raises the error of the part that does not answer: access log, lake or index."""
+        self.access_log.check()
         self.lake.snapshot(tables.generations())
         self.index.collections()
 
     def close(self) -> None:
-        self._opened.close()
+        try:
+            self._opened.close()
+        finally:
+            self.access_log.close()

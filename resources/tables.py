@@ -210,6 +210,28 @@ DEID_SCORES = _schema(
     ("run_id", _STR),
     ("scored_at", _TS),
 )
+ACCESS = _schema(
+    ("writer", _STR),
+    ("place", _STR),
+    ("segment", _I64),
+    ("first_sequence", _I64),
+    ("last_sequence", _I64),
+    ("events", _I64),
+    ("first_at", _TS),
+    ("last_at", _TS),
+    ("previous_hash", _STR),
+    ("last_hash", _STR),
+    ("head_sequence", _I64),
+    ("torn_bytes", _I64),
+    ("ended", _STR),  # "" while its writer goes on, else how it ended: closed, killed
+    ("lines_digest", _STR),
+    ("follows", pa.list_(_STR)),
+    ("public_key", _STR),
+    ("sealed_at", _TS),
+    ("seal_hash", _STR),
+    ("signature", _STR),
+    ("lines", pa.binary()),
+)
 SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
 
 
@@ -263,3 +285,7 @@ def refusals() -> TableSpec:
 
 def withdrawals() -> TableSpec:
     return TableSpec("audit/withdrawals", WITHDRAWALS, ("dataset",), ("due_at",))
+
+
+def access() -> TableSpec:
+    return TableSpec("audit/access", ACCESS, (), ("first_at", "last_at"))
