@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     access_budget_ms: int = Field(
         default=250, ge=1, description="an answer whose event is not written by then is refused"
     )
+    harvest_share: float = Field(
+        default=0.2, gt=0, le=1, description="a caller who saw so much of a dataset's subjects in 24 hours is told of"
+    )
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")
     decode_workers: int = Field(default=2, ge=1)
