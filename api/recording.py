@@ -92,8 +92,7 @@ class _Held:
         await self._send(message)
 
     async def _record(self, start: Message, first: Message) -> Receipt:
-        written = asyncio.wrap_future(self._log.submit(self._event(start, first)))
-        return await asyncio.wait_for(written, self._log.budget_seconds)
+        return await asyncio.wait_for(self._log.submit(self._event(start, first)), self._log.budget_seconds)
 
     def _event(self, start: Message, first: Message) -> Event:
         look: Look = self._scope["state"].get("look") or Look()

@@ -5,9 +5,9 @@ Belongs here: when to seal: at start what others left, when a segment is complet
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from concurrent.futures import Future
 
 from resources.access_log import sealing
 from resources.access_log.events import Event, Receipt
@@ -32,8 +32,9 @@ class AccessLog:
         self._sealer = threading.Thread(target=self._run, name="access-log-sealer", daemon=True)
         self._sealer.start()
 
-    def submit(self, event: Event) -> Future[Receipt]:
-        return self.writer.submit(event)
+    def submit(self, event: Event) -> asyncio.Future[Receipt]:
+        """Called in a coroutine; done once the event is durable."""
+        return self.writer.submit_from(asyncio.get_running_loop(), event)
 
     def check(self) -> None:
         """Raises AuditUnavailable while events cannot be written."""

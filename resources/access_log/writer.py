@@ -2,14 +2,15 @@
 
 Belongs here: order, durability, and what happens when the disk refuses. Does not belong here: what an event says, sealing.
 
-An event is durable (fdatasync) before its future is done. The head record is written after it and not synced: should the
-machine lose power, the head may lag behind the chain, and a head that lags accuses nobody. After a failed write or sync
-the file is cut back to its last good byte before the next one, so a chain goes on where it stood; the next event that can
-be written is then preceded by `resumed`, which counts the answers that were refused for want of an event.
+An event is durable (O_DSYNC: a write and its fdatasync in one) before its future is done. The head record is written after
+it and not synced: should the machine lose power, the head may lag behind the chain, and a head that lags accuses nobody.
+After a failed write the file is cut back to its last good byte before the next one, so a chain goes on where it stood; the
+next event that can be written is then preceded by `resumed`, which counts the answers that were refused for want of one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
@@ -18,7 +19,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
 
 from resources.access_log.events import GENESIS, Event, Receipt, encode
 from resources.access_log.keys import Keys
@@ -31,7 +33,22 @@ MAX_BATCH = 1_000
 CLOSE_SECONDS = 10.0
 log = logging.getLogger("medvec.access_log")
 
-_Waiting = tuple[Event | None, "Future[Receipt | None]"]
+
+class _Waiting(NamedTuple):
+    """Somebody who waits for an event to be durable; without an event, for what could not be written to go through."""
+
+    event: Event | None
+    future: asyncio.Future[Any] | Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+
+    def is_wanted(self) -> bool:
+        """False if nobody waits any more. A future of a thread cannot be cancelled after this; a loop's may be."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
+
+
+_Outcome = tuple[_Waiting, Receipt | AuditUnavailable | None]
 
 
 class Writer:
@@ -72,12 +89,18 @@ class Writer:
 
     def submit(self, event: Event) -> Future[Receipt]:
         """Done once the event is durable. Cancelled before it is written, it is not written."""
-        return self._enqueue(event)  # type: ignore[return-value]  # an event always gives a receipt
+        return self._enqueue(event)
 
-    def _enqueue(self, event: Event | None) -> Future[Receipt | None]:
-        waiting: Future[Receipt | None] = Future()
-        self._queue.put((event, waiting))
-        return waiting
+    def submit_from(self, loop: asyncio.AbstractEventLoop, event: Event) -> asyncio.Future[Receipt]:
+        """The same for a coroutine of `loop`, which is woken once for all of its events that share a sync."""
+        future: asyncio.Future[Receipt] = loop.create_future()
+        self._queue.put(_Waiting(event, future, loop))
+        return future
+
+    def _enqueue(self, event: Event | None) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._queue.put(_Waiting(event, future, None))
+        return future
 
     def check(self, seconds: float) -> None:
         """Raises AuditUnavailable while events cannot be written; tries again where they could not."""
@@ -129,58 +152,53 @@ class Writer:
         return batch
 
     def _write(self, batch: list[_Waiting]) -> None:
-        wanted = [(event, waiting) for event, waiting in batch if waiting.set_running_or_notify_cancel()]
+        wanted = [one for one in batch if one.is_wanted()]
         self._unwritten += len(batch) - len(wanted)
-        events = [(event, waiting) for event, waiting in wanted if event is not None]
-        if self._unwritten and wanted:
-            events.insert(0, (Event(kind="resumed", note={"unwritten": self._unwritten}), Future()))
+        if not wanted:
+            return
         sequence, link, lines = self._sequence, self._hash, bytearray()
-        receipts: list[tuple[Future[Receipt | None], Receipt]] = []
-        for one, waiting in events:
-            line, receipt = encode(one, self.name, sequence + 1, link, self._keys)
-            lines += line
-            sequence, link = receipt.sequence, receipt.hash
-            receipts.append((waiting, receipt))
+        outcomes: list[_Outcome] = []
+        if self._unwritten:
+            wanted.insert(0, _Waiting(Event(kind="resumed", note={"unwritten": self._unwritten}), Future(), None))
+        for one in wanted:
+            receipt = None
+            if one.event is not None:
+                line, receipt = encode(one.event, self.name, sequence + 1, link, self._keys)
+                lines += line
+                sequence, link = receipt.sequence, receipt.hash
+            outcomes.append((one, receipt))
         try:
             if lines:
                 self._append(lines, head_record(self.name, sequence, link, self._keys))
         except OSError as error:
-            self._unwritten += sum(event is not None for event, _ in wanted)
-            self._fail(error, [waiting for _, waiting in wanted])
+            answers = [one for one in wanted if one.event is not None and one.event.kind != "resumed"]
+            self._unwritten += len(answers)
+            self._fail(error, wanted)
             return
-        self._sequence, self._hash, self._failure = sequence, link, ""
-        self._unwritten = 0 if wanted else self._unwritten
-        for waiting, receipt in receipts:
-            waiting.set_result(receipt)
-        for event, waiting in wanted:
-            if event is None:
-                waiting.set_result(None)
+        self._sequence, self._hash, self._failure, self._unwritten = sequence, link, "", 0
+        _settle(outcomes)
 
     def _append(self, lines: bytearray, head: bytes) -> None:
         if self._torn:
             os.ftruncate(self._segment, self._size)
         self._torn = True
-        left = memoryview(lines)
-        while left:
-            left = left[os.write(self._segment, left) :]
-        os.fdatasync(self._segment)
+        write_durably(self._segment, lines)
         os.pwrite(self._head, head, 0)
         self._torn = False
         self._size += len(lines)
 
-    def _fail(self, error: OSError, waiting: list[Future[Receipt | None]]) -> None:
+    def _fail(self, error: OSError, waiting: list[_Waiting]) -> None:
         if not self._failure:
             log.error("an event of the access log cannot be written (%s): nothing is answered", type(error).__name__)
         self._failure = type(error).__name__
-        for one in waiting:
-            one.set_exception(_unavailable(error))
+        _settle([(one, _unavailable(error)) for one in waiting])
 
     # ------------------------------------------------------------ segments
 
     def _open_segment(self, number: int) -> None:
         path = self._place.segment(self.name, number)
         # Not exclusive: a try that failed may have left an empty file of this name.
-        opened = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        opened = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_DSYNC, 0o600)
         try:
             sync_folder(path.parent)
         except OSError:
@@ -206,6 +224,36 @@ class Writer:
             return
         os.close(before)
         self._closed_one()
+
+
+def write_durably(descriptor: int, data: bytearray) -> None:
+    """All of `data` to a descriptor that was opened with O_DSYNC: when this returns it is on the disk."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    """Each loop is woken once: waking it per event would hand Python's lock to and fro as often."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for one in outcomes:
+        if (loop := one[0].loop) is None:
+            _set([one])
+        else:
+            by_loop.setdefault(loop, []).append(one)
+    for loop, theirs in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_set, theirs)
+
+
+def _set(outcomes: list[_Outcome]) -> None:
+    for waiting, outcome in outcomes:
+        if waiting.future.done():
+            continue
+        if isinstance(outcome, AuditUnavailable):
+            waiting.future.set_exception(outcome)
+        else:
+            waiting.future.set_result(outcome)
 
 
 def _unavailable(error: OSError | None) -> AuditUnavailable:

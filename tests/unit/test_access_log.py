@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ def test_a_kill_between_the_seal_and_the_end_of_the_file_seals_nothing_twice(lak
 # -- disks that refuse
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "pwrite"])
+@pytest.mark.parametrize("call", ["write", "pwrite"])
 def test_while_the_disk_refuses_nothing_is_recorded_and_then_the_chain_goes_on(
     lake: Lakehouse, place: Place, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -283,7 +284,7 @@ def test_while_the_disk_refuses_nothing_is_recorded_and_then_the_chain_goes_on(
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(writer_module.os, call, refused)
+        patched.setattr(os, call, refused)
         for _ in range(2):
             with pytest.raises(AuditUnavailable):
                 writer.submit(Event(who="lost")).result()
@@ -368,25 +369,21 @@ class _Gate:
         self.reached, self.go, self.syncs = threading.Event(), threading.Event(), 0
 
 
-class _stuck:
-    """The first sync inside waits for `go`."""
+@contextmanager
+def _stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
+    """The first write inside waits for `go`."""
+    gate, real = _Gate(), writer_module.write_durably
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch, self._gate, self._real = monkeypatch, _Gate(), os.fdatasync
+    def write(descriptor: int, data: bytearray) -> None:
+        gate.syncs += 1
+        gate.reached.set()
+        gate.go.wait(10)
+        real(descriptor, data)
 
-    def __enter__(self) -> _Gate:
-        def sync(descriptor: int) -> None:
-            self._gate.syncs += 1
-            self._gate.reached.set()
-            self._gate.go.wait(10)
-            self._real(descriptor)
-
-        self._monkeypatch.setattr(writer_module.os, "fdatasync", sync)
-        return self._gate
-
-    def __exit__(self, *_: object) -> None:
-        self._gate.go.set()
-        self._monkeypatch.setattr(writer_module.os, "fdatasync", self._real)
+    with monkeypatch.context() as patched:
+        patched.setattr(writer_module, "write_durably", write)
+        yield gate
+        gate.go.set()
 
 
 def _settled(writer: Writer, segment: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,11 +181,11 @@ def test_an_unknown_purpose_is_not_written_down(client: TestClient, world: World
 def test_what_cannot_be_recorded_is_not_answered(
     client: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
+    def full(descriptor: int, data: bytearray) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(writer_module.os, "fdatasync", full)
+        patched.setattr(writer_module, "write_durably", full)
         for path, headers in (("/looks", {}), ("/v1/datasets", {"X-API-Key": "wrong"})):
             answer = client.get(path, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (503, "audit_unavailable")
@@ -204,22 +204,20 @@ def test_what_cannot_be_recorded_is_not_answered(
 def test_an_event_that_takes_longer_than_the_budget_is_not_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
-    go, real = threading.Event(), os.fdatasync
+    go, real = threading.Event(), writer_module.write_durably
     settings = world.settings.model_copy(update={"access_budget_ms": 50})
     with TestClient(create_app(settings, lambda _: opened(world.index)), base_url="http://127.0.0.1") as client:
 
-        def slow(descriptor: int) -> None:
+        def slow(descriptor: int, data: bytearray) -> None:
             go.wait(10)
-            real(descriptor)
+            real(descriptor, data)
 
-        monkeypatch.setattr(writer_module.os, "fdatasync", slow)
+        monkeypatch.setattr(writer_module, "write_durably", slow)
         answers = [client.get("/v1/datasets") for _ in range(3)]
         assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "audit_unavailable")}
         assert client.get("/readyz").status_code == 503
         go.set()
-        monkeypatch.setattr(writer_module.os, "fdatasync", real)
+        monkeypatch.setattr(writer_module, "write_durably", real)
         assert client.get("/v1/datasets").status_code == 401
     assert verify(world.lake, Place.of(world.settings), Keys.of(world.settings)).ok
 
