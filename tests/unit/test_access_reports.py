@@ -9,13 +9,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from medvec_assets.access_audit import build_access_audit
 from medvec_assets.cli import app
+from medvec_assets.runtime import Runtime
 from resources import tables
 from resources.access_log import Event, Keys, Writer
 from resources.access_log.alerts import MIN_SUBJECTS, WALK_QUESTIONS, WINDOW, Alert, alerts
@@ -244,13 +247,37 @@ def test_export_gives_events_of_a_span_as_lines_or_as_fhir(home: Settings, is_se
     assert medvec("export", "--until", "2020-01-01") == []
 
 
+def _publish(home: Settings, dataset: str, subjects: int) -> None:
+    table = tables.records(dataset)
+    empty = {field.name: [] if str(field.type).startswith("list") else "-" for field in table.schema}
+    rows = [empty | {"subject_key": f"s{number}"} for number in range(subjects)]
+    Lakehouse.open(home).append(table, pa.Table.from_pylist(rows, schema=table.schema), {})
+
+
 def test_alerts_exit_1_and_tell_counts_and_no_subject(home: Settings) -> None:
     assert medvec("alerts", "--json") == [{"alerts": []}]  # there is no dataset d here
-    lake, table = Lakehouse.open(home), tables.records("d")
-    empty = {field.name: [] if str(field.type).startswith("list") else "-" for field in table.schema}
-    rows = [empty | {"subject_key": f"s{number}"} for number in range(100)]
-    lake.append(table, pa.Table.from_pylist(rows, schema=table.schema), {})
+    _publish(home, "d", 100)
     [told] = medvec("alerts", "--json", code=1)
     assert [(one["who"], one["rule"], one["subjects"], one["share"]) for one in told["alerts"]] == [
         ("eve", "share", 50, 0.5)
     ]
+
+
+def test_the_daily_job_fails_when_somebody_harvests_or_the_log_does_not_stand(home: Settings) -> None:
+    job, runtime = build_access_audit(), Runtime(home)
+
+    def failure() -> dg.Failure | None:
+        try:
+            job.execute_in_process(resources={"runtime": runtime})
+        except dg.Failure as error:
+            return error
+        return None
+
+    assert failure() is None
+    assert Place.of(home).segments(Place.of(home).writers()[0]) == {}  # it sealed them
+    _publish(home, "d", 100)
+    harvested = failure()
+    assert harvested is not None and "0 faults in the access log, 1 callers" in str(harvested.description)
+    (Place.of(home).folder / Place.of(home).writers()[0] / "head").unlink()
+    broken = failure()
+    assert broken is not None and "1 faults in the access log" in str(broken.description)
