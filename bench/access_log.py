@@ -1,8 +1,8 @@
 """What the access log adds to an answer: the same app with and without its recording, on one uvicorn each, asked in turns.
 
-The route answers at once with 10 subjects of 2 datasets, as a search of 10 hits would have recorded. Each client asks both
-services one after the other over a kept connection: what else the machine does meets both. The disk's own fdatasync of
-one event's bytes is told beside it.
+The route answers at once with 10 subjects of 2 datasets, as a search of 10 hits would have recorded. All clients ask one
+service a few times over kept connections, then all the other: what else the machine does meets both, and both meet all
+clients at once. The disk's own fdatasync of one event's bytes is told beside it.
 
     python -m bench.access_log [--requests N] [--clients 1 8] [--json]
 """
@@ -32,7 +32,8 @@ from api.server import LOG_CONFIG
 from resources.settings import Settings
 
 SUBJECTS = 10
-WARM = 50
+BLOCK = 10  # requests of each client in turn
+WARM_BLOCKS = 4
 EVENT_BYTES = 1_500
 
 
@@ -80,13 +81,16 @@ def _ask(line: http.client.HTTPConnection) -> float:
     return (time.perf_counter() - started) * 1_000
 
 
-def _client(ports: tuple[int, int], requests: int, found: list[tuple[float, float]]) -> None:
-    bare, recorded = (_connected(port) for port in ports)
-    for number in range(requests + WARM):
-        first = number % 2  # who is asked first changes: the second may find a warmer machine
-        times = dict(sorted((side, _ask((bare, recorded)[side])) for side in (first, 1 - first)))
-        if number >= WARM:
-            found.append((times[0], times[1]))
+def _client(
+    ports: tuple[int, int], blocks: int, turn: threading.Barrier, found: tuple[list[float], list[float]]
+) -> None:
+    lines = [_connected(port) for port in ports]
+    for block in range(WARM_BLOCKS + blocks):
+        for side in (0, 1):
+            turn.wait()
+            times = [_ask(lines[side]) for _ in range(BLOCK)]
+            if block >= WARM_BLOCKS:
+                found[side].extend(times)
 
 
 def _disk(folder: str) -> float:
@@ -122,20 +126,21 @@ def measure(requests: int, clients: list[int]) -> dict[str, Any]:
 
 
 def _of_clients(ports: tuple[int, int], requests: int, clients: int) -> dict[str, Any]:
-    found: list[tuple[float, float]] = []
-    threads = [threading.Thread(target=_client, args=(ports, requests // clients, found)) for _ in range(clients)]
+    found: tuple[list[float], list[float]] = ([], [])
+    turn, blocks = threading.Barrier(clients), requests // clients // BLOCK
+    threads = [threading.Thread(target=_client, args=(ports, blocks, turn, found)) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    bare, recorded = (sorted(pair[side] for pair in found) for side in (0, 1))
+    bare, recorded = (sorted(times) for times in found)
     added = statistics.median(recorded) - statistics.median(bare)
     of = f"{clients}_clients"
     return {
         f"{of}_bare_p50_ms": round(statistics.median(bare), 3),
         f"{of}_recorded_p50_ms": round(statistics.median(recorded), 3),
         f"{of}_added_p50_ms": round(added, 3),
-        f"{of}_added_p95_ms": round(recorded[int(0.95 * len(found))] - bare[int(0.95 * len(found))], 3),
+        f"{of}_added_p95_ms": round(recorded[int(0.95 * len(recorded))] - bare[int(0.95 * len(bare))], 3),
     }
 
 

@@ -18,6 +18,7 @@ from resources.errors import MedvecError
 from resources.settings import Settings
 
 RETRY_SECONDS = 60.0
+SETTLE_SECONDS = 1.0  # the first requests after a start are not to wait for the processor beside a commit
 log = logging.getLogger("medvec.access_log")
 
 
@@ -27,7 +28,7 @@ class AccessLog:
     def __init__(self, settings: Settings) -> None:
         self.keys, self.budget_seconds = Keys.of(settings), settings.access_budget_ms / 1_000
         self._settings, self._place = settings, Place.of(settings)
-        self._due, self._ending = threading.Event(), False
+        self._due, self._ending = threading.Event(), threading.Event()
         self.writer = Writer(self._place, self.keys, closed_one=self._due.set)
         self._sealer = threading.Thread(target=self._run, name="access-log-sealer", daemon=True)
         self._sealer.start()
@@ -42,7 +43,7 @@ class AccessLog:
 
     def close(self) -> None:
         """End the chain and seal it; what the lake does not take now, the next start seals."""
-        self._ending = True
+        self._ending.set()
         self._due.set()
         self._sealer.join()
         self.writer.close()
@@ -52,9 +53,9 @@ class AccessLog:
         sealed = True
         while True:
             self._due.wait(None if sealed else RETRY_SECONDS)
-            self._due.clear()
-            if self._ending:
+            if self._ending.wait(SETTLE_SECONDS):
                 return
+            self._due.clear()
             sealed = self._seal((self.writer.name, self.writer.segment))
 
     def _seal(self, own: tuple[str, int] | None) -> bool:
