@@ -17,7 +17,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +74,14 @@ class Place:
             return {}
         found = ((_SEGMENT.fullmatch(one.name), one) for one in folder.iterdir())
         return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+    def data(self, writer: str) -> dict[int, bytes]:
+        """The bytes of the segments that are here; one that is sealed meanwhile is not."""
+        found = {}
+        for number, path in self.segments(writer).items():
+            with suppress(FileNotFoundError):
+                found[number] = path.read_bytes()
+        return found
 
     def segment(self, writer: str, number: int) -> Path:
         return self.folder / writer / f"{number:08d}.jsonl"

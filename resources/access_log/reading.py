@@ -23,8 +23,7 @@ def events(lake: Lakehouse, place: Place, keys: Keys, since: datetime, until: da
 
     Lines whose hash is not theirs are left out: `verify` names them.
     """
-    at_hand = {(writer, number): path for writer in place.writers() for number, path in place.segments(writer).items()}
-    open_data = {named: path.read_bytes() for named, path in at_hand.items() if path.exists()}
+    open_data = {(writer, number): data for writer in place.writers() for number, data in place.data(writer).items()}
     snapshot = lake.snapshot(tables.access())
     if snapshot is not None:
         within = (pc.field("last_at") >= since) & (pc.field("first_at") < until)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,12 @@ class _Here:
     head: Head
     segments: dict[int, bytes]
 
+    def see_sealed(self, place: Place, row: Row) -> None:
+        """Read a sealed segment's file again, or forget it: it may have grown, been sealed and gone since it was read."""
+        if self.segments.pop(row["segment"], None) is not None:
+            with suppress(FileNotFoundError):
+                self.segments[row["segment"]] = place.segment(row["writer"], row["segment"]).read_bytes()
+
 
 def verify(lake: Lakehouse, place: Place, keys: Keys) -> Report:
     here = {writer: _read_here(place, writer, keys) for writer in place.writers()}
@@ -62,6 +69,8 @@ def verify(lake: Lakehouse, place: Place, keys: Keys) -> Report:
     by_writer: dict[str, dict[int, Row]] = {}
     for row in rows:
         by_writer.setdefault(row["writer"], {})[row["segment"]] = row
+        if row["writer"] in here:
+            here[row["writer"]].see_sealed(place, row)
     for writer in sorted(by_writer.keys() | here.keys()):
         report.writers += 1
         report.faults += _of_writer(writer, by_writer.get(writer, {}), here.get(writer), place, keys, report)
@@ -76,11 +85,7 @@ def _read_here(place: Place, writer: str, keys: Keys) -> _Here:
         if not (lives and head.fault):
             break
         head = place.head(writer, keys)
-    segments: dict[int, bytes] = {}
-    for number, path in place.segments(writer).items():
-        if path.exists():  # or it was sealed just now
-            segments[number] = path.read_bytes()
-    return _Here(head, segments)
+    return _Here(head, place.data(writer))
 
 
 def _of_seals(rows: list[Row], keys: Keys) -> Iterator[Fault]:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources import tables
-from resources.access_log import Event, Keys, Receipt, Writer
+from resources.access_log import Event, Keys, Receipt, Writer, verifying
 from resources.access_log import writer as writer_module
 from resources.access_log.chains import Fault
 from resources.access_log.places import HEAD, Place
@@ -265,6 +265,23 @@ def test_a_kill_between_the_seal_and_the_end_of_the_file_seals_nothing_twice(lak
     assert verify(lake, place, KEYS).ok
     assert seal(lake, place, KEYS) == [] and place.segments(writer) == {}
     assert verify(lake, place, KEYS).ok
+
+
+def test_a_segment_that_grows_and_is_sealed_while_it_is_verified_is_no_fault(
+    lake: Lakehouse, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(place, KEYS)
+    real = verifying.sealed_before
+
+    def meanwhile(lake: Lakehouse) -> Any:
+        monkeypatch.undo()
+        writer.submit(Event()).result()
+        writer.close()
+        seal(lake, place, KEYS)
+        return real(lake)
+
+    monkeypatch.setattr(verifying, "sealed_before", meanwhile)
+    assert verify(lake, place, KEYS).faults == []
 
 
 # -- disks that refuse
