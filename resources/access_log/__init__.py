@@ -4,7 +4,9 @@
     events     one event, and the line that it becomes
     places     the folder of a writer's segments, its lock and its head record
     writer     one process' chain: one thread, one sync for all who wait
+    keeping    the log of a running service: when it is sealed
     sealing    closed segments go, signed, to Delta `audit/access`
+    chains     what is wrong with the lines of one segment
     verifying  every changed, missing, reordered event or segment, and a cut tail
     reading    events back, from lake and folder together
     fhir       events as FHIR R4 AuditEvent (IHE BALP)
