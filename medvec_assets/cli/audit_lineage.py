@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvec_assets.cli.audit import audit_app
+from medvec_assets.cli.audit import audit
 from medvec_assets.cli.shared import AsJson, Datasets, settings_here, show, specs_of, stages
 from resources.errors import ConfigError
 
@@ -29,7 +29,7 @@ _TOLD = {
 }
 
 
-@audit_app.command()
+@audit.command()
 def lineage(
     datasets: Datasets = None,
     sample: Annotated[
@@ -62,7 +62,7 @@ def lineage(
         raise typer.Exit(1)
 
 
-@audit_app.command("check-report")
+@audit.command("check-report")
 def check_report(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A report, its .sig and .pub.pem beside it.")],
     key: Annotated[

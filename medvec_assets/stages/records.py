@@ -314,7 +314,7 @@ def land_again(ctx: Context, spec: DatasetSpec, partition: str, record_ids: Coll
     here, chosen = pc.field("partition") == partition, pc.field("record_id").isin(list(record_ids))
     names = silver.read(["object_ids"], here & chosen)["object_ids"].explode()
     objects = manifest.read(where=here & pc.field("object_id").isin(names.to_list()))
-    read, landed = _verified_reader(ctx, spec, objects), Payloads(ctx.lake.root, spec.id)
+    read, landed = verified_reader(ctx, spec, objects), Payloads(ctx.lake.root, spec.id)
     for chunk in _whole_records(objects.sort("record_ref", "object_id")):
         form.records(chunk, read, ctx.pseudonyms(spec), landed.land)
 
