@@ -2,6 +2,8 @@
 
     app       create_app(settings): middleware, error handlers, routes, lifespan
     service   what the routes share for the app's life: lake, index connection, search engine
+    recording every answer is held until its event is in the access log
+    access    what one request looked at
     auth      permissions as types in a route's signature; identity: who a caller is, within which limits
     exposure  where it listens, by which names, with TLS by whom
     problems  every refusal as problem+json (RFC 9457)

@@ -10,10 +10,10 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from fastapi import FastAPI
 from opentelemetry.trace import Span
@@ -27,6 +27,7 @@ from api import problems
 from api.exposure import allowed_hosts, security_headers
 from api.index_door import OpenIndex
 from api.load import Load
+from api.recording import Recording, template
 from api.routes import ROUTERS
 from api.service import Service
 from api.telemetry import Telemetry
@@ -71,6 +72,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     """
     hosts = allowed_hosts(settings)
     telemetry = Telemetry()
+    headers = SECURITY_HEADERS | security_headers(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -94,7 +96,8 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans hold paths and queries
         middleware=[
-            Middleware(Perimeter, telemetry, SECURITY_HEADERS | security_headers(settings)),
+            Middleware(Recording, headers),
+            Middleware(Perimeter, telemetry, headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
             Middleware(Load, settings.api_concurrency, settings.api_queue, telemetry),
@@ -107,7 +110,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
 
 
 class Perimeter:
-    """Outermost of ours: security headers, refusals of the libraries as problems, unexpected errors, the access log.
+    """Outermost but for the recording: security headers, refusals of the libraries as problems, unexpected errors, a log line.
 
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
@@ -132,7 +135,7 @@ class Perimeter:
             self._tell(scope, response.status or 0, seconds, current)
 
     def _tell(self, scope: Scope, status: int, seconds: float, current: Span) -> None:
-        method, route = scope["method"] if scope["method"] in METHODS else "other", _template(scope)
+        method, route = scope["method"] if scope["method"] in METHODS else "other", template(scope)
         facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
         current.set_attributes(facts)
         self._telemetry.requests.labels(route, method, str(status)).observe(seconds)
@@ -168,7 +171,7 @@ class _Response:
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
             for name, value in self._headers.items():
-                headers.setdefault(name, value)  # the page has a content policy of its own
+                headers.setdefault(name, value)  # a page of ours may allow its own style, and says so itself
             await self._send({**message, "headers": headers.raw})
             if body is not None:
                 await self._send({"type": "http.response.body", "body": body})
@@ -180,8 +183,3 @@ def _as_problem(status: int) -> tuple[bytes, MutableHeaders]:
     details = {400: "the Host header is not this service's", 413: "the body is too large"}
     answer = problems.problem(status, details.get(status, "refused"))
     return bytes(answer.body), MutableHeaders(raw=list(answer.raw_headers))
-
-
-def _template(scope: MutableMapping[str, Any]) -> str:
-    """The route's template, never the path that was asked: a path may hold anything."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))

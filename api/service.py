@@ -1,4 +1,4 @@
-"""What the routes share for the app's life: settings, the desk that knows callers, lake, one index connection, one search engine.
+"""What the routes share for the app's life: settings, desk, access log, lake, one index connection, one search engine.
 
 Belongs here: opening these things once, when first needed, and closing them at the end. The service starts and answers
 /livez while the index is down; a later request finds it again. Does not belong here: HTTP.
@@ -15,6 +15,7 @@ from api.identity.desk import Desk
 from api.index_door import IndexDoor, OpenIndex
 from medvec_assets.query.search import SearchEngine
 from resources import tables
+from resources.access_log.keeping import AccessLog
 from resources.errors import IndexUnavailable
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -26,6 +27,7 @@ class Service:
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
+        self.access_log = AccessLog(settings)
         self.desk = Desk(settings, lambda: self.lake)
         self.door = IndexDoor(settings, open_index)
         self.drain = Drain(settings.api_drain_seconds)
@@ -44,11 +46,15 @@ class Service:
             return self._engine
 
     def check_ready(self) -> None:
-        """Raises the error of the part that does not answer: lake or index; or of a service that is about to end."""
+        """Raises the error of the part that does not answer: access log, lake or index; or of a service that is about to end."""
         if self.drain.begun:
             raise IndexUnavailable("the service is ending", remedy="ask another replica", code="draining")
+        self.access_log.check()
         self.lake.snapshot(tables.generations())
         self.door.collections()
 
     def close(self) -> None:
-        self.door.close()
+        try:
+            self.door.close()
+        finally:
+            self.access_log.close()

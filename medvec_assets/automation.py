@@ -99,6 +99,10 @@ def maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(job=job, cron_schedule=DAILY_MAINTENANCE, execution_timezone="UTC")
 
 
+def access_audit_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(job=job, cron_schedule=DAILY_LOOK, execution_timezone="UTC")
+
+
 def _unless_refused(spec: DatasetSpec) -> Callable[[dg.ScheduleEvaluationContext], dg.RunRequest | dg.SkipReason]:
     """A dataset that this site may not have is skipped with the rule named; its run would fail every time."""
 

@@ -61,6 +61,12 @@ def hits(result: Result) -> Iterator[str]:
         yield "nothing found"
 
 
+def replayed(result: Result) -> Iterator[str]:
+    yield from hits(result)
+    if not result["complete"]:
+        yield "not complete: something that stood among the hits was withdrawn or suppressed since"
+
+
 def verify(result: Result) -> Iterator[str]:
     for one in result["collections"]:
         yield (
@@ -118,6 +124,8 @@ def maintained(result: Result) -> Iterator[str]:
         yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
     if result["landed_bytes_removed"]:
         yield f"landed: {result['landed_bytes_removed'] / 1e9:,.2f} GB of earlier releases deleted"
+    if result["payloads_removed"]:
+        yield f"payloads: {result['payloads_removed']:,} that no record names deleted"
     if not result["tables"]:
         yield "no table yet: medvec run"
 
@@ -181,3 +189,38 @@ def counts(answer: dict[str, Any]) -> Iterator[str]:
         yield f"written, as export {answer['export']} of {answer['dataset']}"
     else:
         yield from _stays({"for_this_site_only": least > 1})
+
+
+def access_log(result: Result) -> Iterator[str]:
+    for fault in result["faults"]:
+        event = f"event {fault['sequence']}" if fault["sequence"] >= 0 else "segment"
+        yield f"FAIL  {fault['writer']} {event} (segment {fault['segment']}): {fault['detail']} [{fault['rule']}]"
+    for torn in result["torn"]:
+        yield f"note  {torn}"
+    for writer in result["killed"]:
+        yield f"note  {writer} was killed; what it answered is here"
+    for writer in result["elsewhere"]:
+        yield f"note  the end of {writer} is at another place: verify there, too"
+    yield (
+        f"{'ok' if result['ok'] else 'the access log does not stand'}: {result['events']:,} events of {result['writers']:,} "
+        f"writers, {result['sealed_segments']:,} segments sealed, {result['open_segments']:,} open"
+    )
+    yield f"seals are signed with Ed25519, public key {result['public_key']}"
+
+
+def sealed(result: Result) -> Iterator[str]:
+    for one in result["sealed"]:
+        ended = f", {one['ended']}" if one["ended"] else ""
+        yield f"{one['writer']}: {one['segments']:,} segments, {one['events']:,} events{ended}"
+    if not result["sealed"]:
+        yield "nothing to seal: what a running service writes, it seals itself"
+
+
+def harvesting(result: Result) -> Iterator[str]:
+    for one in result["alerts"]:
+        yield (
+            f"{one['rule']:5}  {one['who'] or 'unknown'} in {one['dataset']}: {one['subjects']:,} subjects "
+            f"({one['share']:.1%}) by {one['questions']:,} questions, {one['since']} to {one['until']}"
+        )
+    if not result["alerts"]:
+        yield "nobody walks through a dataset"

@@ -9,9 +9,11 @@
     ├── IntegrityError           bytes do not match their digest (weights, payloads, the audit chain)
     ├── PolicyRefused            a rule forbids it here: names the rule
     ├── NotFound                 the id asked for does not exist
+    │   └── VersionGone          it existed, and is not kept any more
     ├── CommitConflict           another run committed the same partition first
     ├── StorageError             the lake or the object store failed (disk full, permission, network)
     ├── IndexUnavailable         the vector index does not answer
+    ├── AuditUnavailable         an event of the access log cannot be written: nothing is answered
     └── IndexInvalid             the vector index holds something that medvec did not put there
 
 A message names the object and the rule and never quotes the object's content, which may hold a patient's name.
@@ -91,6 +93,11 @@ class NotFound(MedvecError):
     status = 404
 
 
+class VersionGone(NotFound):
+    code = "version_gone"
+    status = 410
+
+
 class CommitConflict(MedvecError):
     code = "commit_conflict"
     retryable = True
@@ -113,6 +120,12 @@ class IndexUnavailable(MedvecError):
     def __init__(self, message: str, *, remedy: str, code: str | None = None, retryable: bool = True) -> None:
         super().__init__(message, remedy=remedy, code=code)
         self.retryable = retryable
+
+
+class AuditUnavailable(MedvecError):
+    code = "audit_unavailable"
+    retryable = True
+    status = 503
 
 
 class IndexInvalid(MedvecError):

@@ -19,7 +19,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from resources.errors import ConfigError
 
 SECRET_BYTES = 32
-_KEY_REMEDY = "set MEDVEC_PSEUDONYM_KEY to 64 hex digits, or unset it and keep HOME/keys/pseudonym.key"
 
 
 class Agreement(BaseModel):
@@ -72,9 +71,23 @@ class Settings(BaseSettings):
         default_factory=frozenset, description="`dataset@version`: a listing that takes away so much is meant"
     )
     pseudonym_key: SecretStr | None = Field(default=None, description="hex; empty means HOME/keys/pseudonym.key")
+    audit_key: SecretStr | None = Field(
+        default=None, description="hex; keys the access log, the same for all replicas; empty: HOME/keys/audit.key"
+    )
+    access_uri: str = Field(
+        default="", description="where the access log is sealed: a bucket with object lock; empty: the lake"
+    )
+    access_budget_ms: int = Field(
+        default=250, ge=1, description="an answer whose event is not written by then is refused"
+    )
+    harvest_share: float = Field(
+        default=0.2, gt=0, le=1, description="a caller who saw so much of a dataset's subjects in 24 hours is told of"
+    )
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")
-    decode_workers: int = Field(default=2, ge=1)
+    decode_workers: int = Field(
+        default=0, ge=0, description="threads that read and decode; 0 means the cores this process may use"
+    )
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8087, ge=0, le=65535)
     api_hosts: frozenset[str] = Field(
@@ -147,16 +160,29 @@ class Settings(BaseSettings):
     def torch_threads(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
 
+    @property
+    def decode_threads(self) -> int:
+        return self.decode_workers or len(os.sched_getaffinity(0))
+
     @cached_property
     def pseudonym_secret(self) -> bytes:
         """The HMAC key of every pseudonym, 32 bytes. Made on first use, readable by the owner only."""
-        given = self.pseudonym_key.get_secret_value() if self.pseudonym_key else ""
+        return self._secret(self.pseudonym_key, "pseudonym")
+
+    @cached_property
+    def audit_secret(self) -> bytes:
+        """What the keys of the access log are derived from, 32 bytes: apart from pseudonyms, for another holder."""
+        return self._secret(self.audit_key, "audit")
+
+    def _secret(self, key: SecretStr | None, name: str) -> bytes:
+        remedy = f"set MEDVEC_{name.upper()}_KEY to 64 hex digits, or unset it and keep HOME/keys/{name}.key"
+        given = key.get_secret_value() if key else ""
         try:
-            secret = bytes.fromhex(given or secret_file(self.home / "keys" / "pseudonym.key"))
+            secret = bytes.fromhex(given or secret_file(self.home / "keys" / f"{name}.key"))
         except ValueError:
-            raise ConfigError("the pseudonym key is not hexadecimal", remedy=_KEY_REMEDY) from None
+            raise ConfigError(f"the {name} key is not hexadecimal", remedy=remedy) from None
         if len(secret) < SECRET_BYTES:
-            raise ConfigError(f"the pseudonym key has {len(secret)} bytes, not {SECRET_BYTES}", remedy=_KEY_REMEDY)
+            raise ConfigError(f"the {name} key has {len(secret)} bytes, not {SECRET_BYTES}", remedy=remedy)
         return secret
 
 

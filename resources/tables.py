@@ -237,6 +237,28 @@ API_KEYS = _schema(
     ("recorded_at", _TS),
     optional=(("datasets", pa.list_(_STR)),),  # none: every dataset
 )
+ACCESS = _schema(
+    ("writer", _STR),
+    ("place", _STR),
+    ("segment", _I64),
+    ("first_sequence", _I64),
+    ("last_sequence", _I64),
+    ("events", _I64),
+    ("first_at", _TS),
+    ("last_at", _TS),
+    ("previous_hash", _STR),
+    ("last_hash", _STR),
+    ("head_sequence", _I64),
+    ("torn_bytes", _I64),
+    ("ended", _STR),  # "" while its writer goes on, else how it ended: closed, killed
+    ("lines_digest", _STR),
+    ("follows", pa.list_(_STR)),
+    ("public_key", _STR),
+    ("sealed_at", _TS),
+    ("seal_hash", _STR),
+    ("signature", _STR),
+    ("lines", pa.binary()),
+)
 
 
 def manifest(dataset: str) -> TableSpec:
@@ -253,6 +275,11 @@ def quarantine(dataset: str) -> TableSpec:
 
 def records(dataset: str) -> TableSpec:
     return TableSpec(f"silver/{dataset}/records", RECORDS, ("partition",), ())
+
+
+def payloads(dataset: str) -> str:
+    """The folder of a dataset's payloads, below the lake's root: no table."""
+    return f"payload/{dataset}/"
 
 
 def embeddings(dataset: str, space: str) -> TableSpec:
@@ -297,3 +324,7 @@ def withdrawals() -> TableSpec:
 
 def api_keys() -> TableSpec:
     return TableSpec("audit/api_keys", API_KEYS, (), ("recorded_at",))
+
+
+def access() -> TableSpec:
+    return TableSpec("audit/access", ACCESS, (), ("first_at", "last_at"))

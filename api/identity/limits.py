@@ -25,6 +25,7 @@ from api.identity.callers import Caller, Refused, unavailable
 from resources.errors import ConfigError
 from resources.settings import Settings
 
+COST_OF_SCAN = 100  # a question that reads a whole space, not its index
 HITS_OF_ONE_COST = 100  # an answer of so many hits costs one more
 
 

@@ -5,6 +5,16 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import datasets, health, lineage, metrics, page, pictures, search
+from api.routes import cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
 
-ROUTERS = (health.router, metrics.router, page.router, pictures.router, search.router, lineage.router, datasets.router)
+ROUTERS = (
+    health.router,
+    metrics.router,
+    search.router,
+    lineage.router,
+    replay.router,
+    datasets.router,
+    cohorts.router,
+    pictures.router,
+    page.router,
+)

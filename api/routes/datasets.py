@@ -1,21 +1,33 @@
-"""The catalogue. Does not belong here: what is visible (query.published)."""
+"""The catalogue. Does not belong here: what is visible and what is told of it (query.published, query.catalogue)."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from api.access import Looking
 from api.auth import Guarded, Reader, Serving
 from api.models.datasets import DatasetModel, DatasetsAnswer
 from api.problems import responses
-from medvec_assets.query.published import published_datasets
+from medvec_assets.query import catalogue
 
 router = APIRouter(prefix="/v1", tags=["datasets"], route_class=Guarded)
+DatasetId = Annotated[str, Path(max_length=255, description="an id of GET /v1/datasets", examples=["tcia_catalog"])]
 
 
 @router.get("/datasets", responses=responses(401, 403, 422, 429, 503))
 def datasets(reader: Reader, service: Serving, looking: Looking) -> DatasetsAnswer:
-    """What can be searched here: datasets, their live spaces and their cohorts."""
-    published = published_datasets(service.settings, service.lake, reader.datasets)
-    looking.results = len(published)
-    return DatasetsAnswer(datasets=[DatasetModel.model_validate(one) for one in published])
+    """What is here: datasets, how fresh, how many, under which licences and agreement, live spaces and cohorts."""
+    found = catalogue.entries(service.settings, service.lake, reader.datasets)
+    looking.results = len(found)
+    return DatasetsAnswer(datasets=[DatasetModel.model_validate(one) for one in found])
+
+
+@router.get("/datasets/{dataset_id}", responses=responses(401, 403, 404, 422, 429, 503))
+def dataset(reader: Reader, service: Serving, looking: Looking, dataset_id: DatasetId) -> DatasetModel:
+    """One of them. What was not granted answers as what does not exist."""
+    looking.question = dataset_id
+    found = catalogue.entry(dataset_id, service.settings, service.lake, reader.datasets)
+    looking.results = 1
+    return DatasetModel.model_validate(found)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from api.auth import Guarded, Reader, Serving
 from api.models.health import Alive, Ready
 from api.problems import document, responses
-from resources.errors import IndexUnavailable, MedvecError
+from resources.errors import AuditUnavailable, IndexUnavailable, MedvecError
 
 router = APIRouter(tags=["health"], route_class=Guarded)
 
@@ -21,11 +21,12 @@ async def livez() -> Alive:
 
 @router.get("/readyz", responses=responses(503))
 def readyz(service: Serving) -> Ready:
-    """Lake and index answer. Asked without a key, so it does not tell where they are."""
+    """Access log, lake and index answer. Asked without a key, so it does not tell where they are."""
     try:
         service.check_ready()
     except MedvecError as error:
-        part = "index" if isinstance(error, IndexUnavailable) else "lake or index"
+        parts = {IndexUnavailable: "index", AuditUnavailable: "access log"}
+        part = parts.get(type(error), "lake or index")
         raise IndexUnavailable(
             f"not ready: the {part} does not answer ({error.code})", remedy="run medvec doctor", code="not_ready"
         ) from error

@@ -1,6 +1,6 @@
 """Commands that answer a question and change nothing, but for the ledger of what `count --export` lets out.
 
-Belongs here: search, lineage, count, status, doctor. Does not belong here: any work.
+Belongs here: search, replay, lineage, count, status, doctor. Does not belong here: any work.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import typer
 from medvec_assets import printing
 from medvec_assets.catalog import dataset
 from medvec_assets.cli.shared import AsJson, Datasets, Space, app, settings_here, show, specs_of
+from medvec_assets.query.forms import Form, as_text
+from resources.errors import ConfigError
 
 
 @app.command()
@@ -41,13 +43,53 @@ def search(
 
 
 @app.command()
-def lineage(vector_id: str, as_json: AsJson = False) -> None:
+def lineage(
+    vector_id: str,
+    form: Annotated[Form, typer.Option("--format", help="How the chain is told.")] = Form.JSON,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Walk a vector back to its source: embedding, record, objects, release, commits, runs."""
     from medvec_assets.query.lineage import lineage as walk
     from resources.lakehouse import Lakehouse
 
+    if as_json and form is not Form.JSON:
+        raise ConfigError(f"--json and --format {form} exclude each other", remedy="leave one of them out")
     settings = settings_here()
-    show(walk(vector_id, settings, Lakehouse.open(settings)), as_json, printing.lineage)
+    told = walk(vector_id, settings, Lakehouse.open(settings))
+    if output is not None:
+        output.write_text(as_text(told, form), encoding="utf-8")
+    elif form is Form.JSON:
+        show(told, as_json, printing.lineage)
+    else:
+        print(as_text(told, form))
+
+
+@app.command()
+def replay(
+    text: str,
+    as_of: Annotated[list[str], typer.Option(help="DATASET/SPACE=VERSION; may be given again.")],
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an older version of the embeddings, by exact search; what was withdrawn since does not come back."""
+    from medvec_assets.query.as_of import PastRequest
+    from medvec_assets.query.as_of import replay as ask
+    from resources.lakehouse import Lakehouse
+
+    named = dict(one.rpartition("=")[::2] for one in as_of)
+    if not all(name and version.isdigit() for name, version in named.items()):
+        raise ConfigError("--as-of is DATASET/SPACE=VERSION", remedy="such as tcia_catalog/text=11, as hits name it")
+    versions = {name: int(version) for name, version in named.items()}
+    settings = settings_here()
+    found = ask(
+        PastRequest(as_of=versions, text=text, cohorts=tuple(cohort or ()), limit=limit),
+        settings,
+        Lakehouse.open(settings),
+    )
+    answer = {"hits": [asdict(hit) for hit in found.hits], "complete": found.complete, "versions": found.versions}
+    show(answer, as_json, printing.replayed)
 
 
 @app.command()

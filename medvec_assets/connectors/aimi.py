@@ -129,15 +129,16 @@ class Aimi:
     # ---------------------------------------------------------------- images
 
     def _listing(self, piece: list[SourceFile], told: pl.DataFrame, checksums: Checksums) -> Listing:
-        by_uri = checksums.of(piece)
-        keys = [image[0] for one in piece if (image := _image(one.key))]
+        named = [(one, _image(one.key)) for one in piece]
+        keys = [image[0] for _, image in named if image]
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in told.filter(pl.col("image").is_in(keys)).iter_rows(named=True):
             rows.setdefault(row["image"], []).append(row)
+        # What is refused for another reason is not read: it has no row in the manifest to be known by.
+        by_uri = checksums.of([one for one, image in named if image and len(rows.get(image[0], [])) == 1])
         made: list[dict[str, Any]] = []
         rejected: list[Rejection] = []
-        for one in piece:
-            image = _image(one.key)
+        for one, image in named:
             said = rows.get(image[0], []) if image else []
             refusal = _refusal(image is not None, said, by_uri.get(one.uri))
             if refusal is not None:

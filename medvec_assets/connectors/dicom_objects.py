@@ -29,6 +29,7 @@ from typing import Any
 import polars as pl
 
 from medvec_assets.connectors import LISTING, Connector, Listing, Rejection, cohort_slug, nbia
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, ObjectRejected, SourceError
 from resources.object_store import ObjectInfo, ObjectStore
@@ -98,7 +99,7 @@ def open_connector(settings: Settings, dataset_id: str) -> Connector:
     if source and nbia.is_nbia(source):
         return nbia.open_connector(settings, dataset_id)
     roots = (_Root(ObjectStore(source)),) if source else _sample_roots()
-    return DicomObjects(roots, workers=settings.decode_workers)
+    return DicomObjects(roots, Observations(settings, dataset_id), workers=settings.decode_threads)
 
 
 def _sample_roots() -> tuple[_Root, ...]:
@@ -120,8 +121,9 @@ class DicomObjects:
 
     is_remote = False
 
-    def __init__(self, roots: tuple[_Root, ...], workers: int) -> None:
+    def __init__(self, roots: tuple[_Root, ...], observations: Observations, workers: int) -> None:
         self._roots = roots
+        self._observations = observations
         self._workers = workers
 
     def version(self) -> str:
@@ -138,7 +140,7 @@ class DicomObjects:
                 objects = (info for info in root.objects() if not root.is_license(info.key))
                 while piece := list(islice(objects, PIECE_OBJECTS)):
                     found = True
-                    yield _listing(root, piece, known, pool)
+                    yield _listing(root, piece, known, self._observations, pool)
         if not found:
             # Not an empty listing: that would withdraw every series because of one mistyped prefix.
             remedy = "correct the URI in MEDVEC_SOURCES, or mount the folder"
@@ -170,7 +172,13 @@ def _known(previous: pl.DataFrame) -> dict[str, _Known]:
 # ---------------------------------------------------------------- one piece of a listing
 
 
-def _listing(root: _Root, piece: list[ObjectInfo], known: Mapping[str, _Known], pool: ThreadPoolExecutor) -> Listing:
+def _listing(
+    root: _Root,
+    piece: list[ObjectInfo],
+    known: Mapping[str, _Known],
+    observations: Observations,
+    pool: ThreadPoolExecutor,
+) -> Listing:
     series = _index_rows({uuid for info in piece if (uuid := _series_uuid(root, info.key))})
     plain = {info.key for info in piece if _series_uuid(root, info.key) is None}
     licenses = {folder: root.license_of(key) for folder, key in {_folder(key): key for key in plain}.items()}
@@ -179,8 +187,8 @@ def _listing(root: _Root, piece: list[ObjectInfo], known: Mapping[str, _Known], 
         try:
             uuid = _series_uuid(root, info.key)
             if uuid is None:
-                return _plain_row(root, info, known.get(info.uri), licenses[_folder(info.key)])
-            return _idc_row(root, info, series.get(uuid), known.get(info.uri))
+                return _plain_row(root, info, known.get(info.uri), observations, licenses[_folder(info.key)])
+            return _idc_row(root, info, series.get(uuid), known.get(info.uri), observations)
         except ObjectRejected as refusal:  # removed between listing and reading
             return Rejection(object_id(root, info.key), refusal.code, refusal.remedy)
 
@@ -221,10 +229,13 @@ def _unchanged(info: ObjectInfo, known: _Known | None) -> bool:
     return known is not None and bool(info.etag) and (known.size_bytes, known.etag) == (info.size_bytes, info.etag)
 
 
-def _plain_row(root: _Root, info: ObjectInfo, known: _Known | None, license: str) -> dict[str, Any]:
+def _plain_row(
+    root: _Root, info: ObjectInfo, known: _Known | None, observations: Observations, license: str
+) -> dict[str, Any]:
     cohort = root.cohort or _slug(info.key)
     if known is None or not _unchanged(info, known):
-        known = _observed(root, info, cohort)
+        fact = observations.of(_state(info), info.etag, lambda: json.dumps(_observed(root, info, cohort)))
+        known = _Known(info.size_bytes, info.etag, *json.loads(fact))
     attributes = {"etag": info.etag}
     if known.media_type != "application/dicom":
         attributes["header"] = "unreadable"
@@ -241,8 +252,8 @@ def _plain_row(root: _Root, info: ObjectInfo, known: _Known | None, license: str
     )
 
 
-def _observed(root: _Root, info: ObjectInfo, cohort: str) -> _Known:
-    """One read of the whole object gives its checksum, and its first bytes the header."""
+def _observed(root: _Root, info: ObjectInfo, cohort: str) -> tuple[str, str, str, str]:
+    """Checksum, media type, subject and record: one read of the whole object, whose first bytes hold the header."""
     from medvec_assets.modalities.imaging.dicom_file import series_header
 
     checksum, head = root.store.digest_and_head(info.key, HEAD_BYTES)
@@ -255,7 +266,11 @@ def _observed(root: _Root, info: ObjectInfo, cohort: str) -> _Known:
     # patients, are separate records, and a record never spans two partitions.
     record_ref = f"{cohort}/{series}/{subject}"
     media_type = "application/dicom" if header else "application/octet-stream"
-    return _Known(info.size_bytes, info.etag, checksum, media_type, subject, record_ref)
+    return checksum, media_type, subject, record_ref
+
+
+def _state(info: ObjectInfo) -> str:
+    return f"{info.uri} {info.size_bytes}"
 
 
 def _folder(key: str) -> str:
@@ -290,18 +305,25 @@ def _index_rows(uuids: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _idc_row(
-    root: _Root, info: ObjectInfo, series: Mapping[str, Any] | None, known: _Known | None
+    root: _Root,
+    info: ObjectInfo,
+    series: Mapping[str, Any] | None,
+    known: _Known | None,
+    observations: Observations,
 ) -> dict[str, Any] | Rejection:
     surrogate = object_id(root, info.key)
     if series is None:
         remedy = "it is of a superseded or unknown revision: remove it, or update idc-index-data"
         return Rejection(surrogate, "series_not_in_index", remedy)
-    reuse = known is not None and _unchanged(info, known)
+    if known is not None and _unchanged(info, known):
+        checksum = known.checksum
+    else:  # by another name: the layout of an object's place may change, and then its header counts
+        checksum = observations.of(f"idc {_state(info)}", info.etag, lambda: root.store.sha256(info.key))
     return _row(
         root,
         info,
         cohort=series["cohort"],
-        checksum=known.checksum if known and reuse else root.store.sha256(info.key),
+        checksum=checksum,
         license=series["license"] or UNSPECIFIED,
         subject_ref=series["subject_ref"] or f"unknown:{series['record_ref']}",
         record_ref=series["record_ref"],

@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import polars as pl
 
 from medvec_assets.connectors import LISTING, Listing, Rejection, cohort_slug
-from medvec_assets.connectors.landing import Landing
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, MedvecError, ObjectRejected, SourceError
 from resources.http_source import HttpSource
@@ -42,7 +42,7 @@ CREDENTIAL = "tcia"
 CLIENT_ID = "NBIA"  # the client that NBIA's documentation gives to everybody
 REQUESTS_PER_SECOND = 10.0  # no limit is published
 WORKERS = 4
-PIECE_SERIES = 32  # whose checksums are kept together: what a killed listing asks for again
+PIECE_SERIES = 32  # per listing: bounds memory
 UNSPECIFIED = "unspecified"
 _CC = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)")
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -78,7 +78,7 @@ def open_connector(settings: Settings, dataset_id: str) -> Nbia:
     secret = settings.credentials.get(CREDENTIAL)
     base = f"{source.scheme}://{source.netloc}{source.path.rstrip('/')}"
     door = _Door(base, secret.get_secret_value() if secret else "")
-    return Nbia(door, parse_qs(source.query).get("Collection", []), Landing(settings, dataset_id))
+    return Nbia(door, parse_qs(source.query).get("Collection", []), Observations(settings, dataset_id))
 
 
 class _Door:
@@ -133,10 +133,10 @@ class Nbia:
 
     is_remote = True
 
-    def __init__(self, door: _Door, collections: list[str], landing: Landing) -> None:
+    def __init__(self, door: _Door, collections: list[str], observations: Observations) -> None:
         self._door = door
         self._wanted = collections
-        self._landing = landing
+        self._observations = observations
         self._published: list[_Series] | None = None
 
     def version(self) -> str:
@@ -217,24 +217,22 @@ class Nbia:
         return Listing(pl.DataFrame(rows, schema=LISTING), tuple(rejected))
 
     def _checksums(self, series: list[_Series], pool: ThreadPoolExecutor) -> dict[str, dict[str, str]]:
-        """series UID -> SOP instance UID -> MD5, kept until the manifest is written: a killed listing goes on here."""
-        if not series:
-            return {}
-
-        def ask() -> bytes:
-            instances = {one.uid: sops for one, sops in zip(series, pool.map(self._instances, series), strict=True)}
-            sops = [sop for group in instances.values() for sop in group]
-            md5s = dict(zip(sops, pool.map(self._md5, sops), strict=True))
-            found = {uid: {sop: md5s[sop] for sop in group} for uid, group in instances.items()}
-            return json.dumps(found, sort_keys=True).encode()
-
-        name = "nbia checksums " + sha256("\n".join(f"{one.uid} {one.state}" for one in series).encode()).hexdigest()
-        found: dict[str, dict[str, str]] = json.loads(self._landing.bytes(name, ask))
-        return {uid: {sop: md5 or self._md5(sop) for sop, md5 in group.items()} for uid, group in found.items()}
+        """series UID -> SOP instance UID -> MD5."""
+        groups = list(zip(series, pool.map(self._instances, series), strict=True))
+        asked = [(one, sop) for one, sops in groups for sop in sops]
+        md5s = dict(zip(asked, pool.map(self._observed_md5, asked), strict=True))
+        return {one.uid: {sop: md5s[one, sop] for sop in sops} for one, sops in groups}
 
     def _instances(self, one: _Series) -> list[str]:
-        rows = self._door.rows("getSOPInstanceUIDs", SeriesInstanceUID=one.uid)
-        return sorted({str(row["SOPInstanceUID"]) for row in rows if row.get("SOPInstanceUID")})
+        def ask() -> str:
+            rows = self._door.rows("getSOPInstanceUIDs", SeriesInstanceUID=one.uid)
+            return " ".join(sorted({str(row["SOPInstanceUID"]) for row in rows if row.get("SOPInstanceUID")}))
+
+        return self._observations.of(f"series {one.uid}", one.state, ask).split()
+
+    def _observed_md5(self, image: tuple[_Series, str]) -> str:
+        one, sop = image
+        return self._observations.of(f"image {sop}", one.state, lambda: self._md5(sop))
 
     def _md5(self, sop: str) -> str:
         """As NBIA says it, or nothing where it knows none: the image is then refused alone."""

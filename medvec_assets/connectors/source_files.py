@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from medvec_assets.connectors.landing import Landing
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, ObjectRejected, SourceUnavailable
 from resources.object_store import ObjectStore
 from resources.settings import Settings
 
-PIECE_FILES = 1_000  # per listing: bounds memory, and what a killed listing reads again
+PIECE_FILES = 1_000  # per listing: bounds memory
 _OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
@@ -104,12 +104,12 @@ def changed_meanwhile(what: str) -> SourceUnavailable:
 
 
 class Checksums:
-    """Checksums of files: published, known from the last manifest, or read now and then kept until it is written."""
+    """Checksums of files: published, known from the last manifest, or read now and kept from then on."""
 
     def __init__(self, files: SourceFiles, previous: pl.DataFrame, settings: Settings, dataset_id: str) -> None:
         self._files = files
-        self._landing = Landing(settings, dataset_id)
-        self._workers = settings.decode_workers
+        self._observations = Observations(settings, dataset_id)
+        self._workers = settings.decode_threads
         self._known = _known(previous)
 
     def of(self, piece: list[SourceFile]) -> dict[str, tuple[str, str] | None]:
@@ -127,18 +127,14 @@ class Checksums:
     def _read(self, unread: list[SourceFile]) -> dict[str, tuple[str, str] | None]:
         if not unread:
             return {}
-
-        def read() -> bytes:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="checksums") as pool:
-                digests = list(pool.map(self._digest, unread))
-            return json.dumps({file.uri: digest for file, digest in zip(unread, digests, strict=True)}).encode()
-
-        kept = json.loads(self._landing.bytes(f"checksums {listing_digest(iter(unread))}", read))
-        return {uri: (digest, "sha256") if digest else None for uri, digest in kept.items()}
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="checksums") as pool:
+            digests = list(pool.map(self._digest, unread))
+        return {file.uri: (one, "sha256") if one else None for file, one in zip(unread, digests, strict=True)}
 
     def _digest(self, file: SourceFile) -> str | None:
         try:
-            return self._files.sha256(file)
+            name = f"{file.uri} {file.size_bytes}"
+            return self._observations.of(name, file.etag, lambda: self._files.sha256(file))
         except ObjectRejected:  # removed between listing and reading
             return None
 

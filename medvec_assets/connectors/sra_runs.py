@@ -30,6 +30,7 @@ import polars as pl
 
 from medvec_assets.connectors import LISTING, Listing, Rejection, eutils, sample_folder, sra_metadata
 from medvec_assets.connectors.landing import Landing
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.connectors.sra_metadata import Run
 from medvec_assets.connectors.sra_places import Archive, OnWeb, Reads, ReadsFile, Store, Unlisted
 from medvec_assets.fingerprints import set_digest
@@ -74,15 +75,17 @@ def open_connector(settings: Settings, dataset_id: str) -> SraRuns:
     source = settings.sources.get(dataset_id) or str(sample_folder(dataset_id))
     is_service = source.startswith(("https://", "http://"))
     place: _Place = _Service(source, settings) if is_service else _Mirror(source)
-    return SraRuns(place, Landing(settings, dataset_id), settings.decode_workers)
+    landing, observations = Landing(settings, dataset_id), Observations(settings, dataset_id)
+    return SraRuns(place, landing, observations, settings.decode_threads)
 
 
 class SraRuns:
     """Connector of dataset sra_runs (medvec_assets.connectors.Connector)."""
 
-    def __init__(self, place: _Place, landing: Landing, workers: int) -> None:
+    def __init__(self, place: _Place, landing: Landing, observations: Observations, workers: int) -> None:
         self._place = place
         self._landing = landing
+        self._observations = observations
         self._workers = workers
         self.is_remote = place.reads.is_remote
 
@@ -168,7 +171,17 @@ class SraRuns:
         )
 
     def _digest(self, file: ReadsFile) -> str:
-        return hashlib.sha256(self._place.reads.head(file.uri, min(file.size_bytes, HEAD_BYTES))).hexdigest()
+        """Of a file, or its head, whose md5 nobody publishes. What crosses the web for it is kept as the stages keep an
+        object, by the digest, so that it crosses once."""
+
+        def read() -> str:
+            data = self._place.reads.head(file.uri, min(file.size_bytes, HEAD_BYTES))
+            digest = hashlib.sha256(data).hexdigest()
+            if self.is_remote:
+                self._landing.bytes(f"sha256-{digest}", lambda: data)
+            return digest
+
+        return self._observations.of(f"{file.uri} {file.size_bytes}", file.etag, read)
 
 
 # ---------------------------------------------------------------- rows

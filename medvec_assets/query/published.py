@@ -66,7 +66,7 @@ class PublishedSpace:
 @dataclass(frozen=True)
 class PublishedCohort:
     cohort: str
-    objects: int
+    objects: int | None  # None: so few persons that the source forbids to say
     partitions: int
 
 

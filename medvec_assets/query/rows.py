@@ -2,8 +2,8 @@
 
 A scan of one id column of 1,044,191 rows is megabytes; the same filter over all columns decodes 1.6 GB of vectors.
 
-Belongs here: keyed reads shared by search and lineage; hiding suppressed subjects and what leaks. `subject_key` never leaves this
-module. Does not belong here: what the rows mean, or any write.
+Belongs here: keyed reads shared by search and lineage; hiding suppressed subjects and what leaks. `subject_key` leaves this
+module for the access log only. Does not belong here: what the rows mean, or any write.
 """
 
 from __future__ import annotations
@@ -73,6 +73,22 @@ def entity_of(row: dict[str, Any]) -> str:
     """The index entity that stands for an embedding row's content: the id the vectors stage gave it."""
     content = ("partition", "license", "access_tier", "content_digest", "part_kind", "part_index")
     return fingerprints.entity_id(*(row[name] for name in content))
+
+
+def source_uri(dataset: str, payload_uri: str, object_ids: Sequence[str]) -> str:
+    """What an answer says of where a record is from: of an open one where its source has it, of another its object's
+    surrogate. Where the lake keeps a payload, and under which digest, is nobody's who asks."""
+    return f"object:{object_ids[0]}" if payload_uri.startswith(tables.payloads(dataset)) else payload_uri
+
+
+def subjects_of(
+    lake: Lakehouse, dataset: str, record_ids: Iterable[str], partitions: Iterable[str] | None = None
+) -> frozenset[str]:
+    """The pseudonyms of whose records these are, for the access log alone: no answer may hold one."""
+    where = one_of("record_id", record_ids)
+    if partitions is not None:
+        where = one_of("partition", partitions) & where
+    return frozenset(read(lake, tables.records(dataset), ["subject_key"], where)["subject_key"])
 
 
 def find_records(

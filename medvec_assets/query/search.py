@@ -30,7 +30,7 @@ from medvec_assets.query.published import (
     live_spaces,
     require_visible,
 )
-from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector
+from medvec_assets.query.rows import entity_of, find_embeddings, find_records, read_vector, source_uri
 from resources import encoders
 from resources.errors import IndexUnavailable, IntegrityError, NotFound, QueryInvalid
 from resources.settings import Settings
@@ -289,8 +289,8 @@ class SearchEngine:
         for spec in {one.live.dataset: one.live.spec for one in found}.values():
             entities = [one.entity for one in found if one.live.dataset == spec.id]
             ids, partitions = ({entity[key] for entity in entities} for key in ("record_id", "partition"))
-            rows = self._records(spec, ids, partitions, ["payload_uri"])
-            uris |= {(spec.id, record_id): uri for record_id, uri in rows.iter_rows()}
+            rows = self._records(spec, ids, partitions, ["payload_uri", "object_ids"])
+            uris |= {(spec.id, record_id): source_uri(spec.id, *where) for record_id, *where in rows.iter_rows()}
         keyed = [((one.live.dataset, one.entity["record_id"]), one) for one in found]
         return [_hit(one, uris[key]) for key, one in keyed if key in uris]
 

@@ -44,18 +44,27 @@ def counts(lake: Lakehouse, spec: DatasetSpec, by: Sequence[str]) -> pl.DataFram
 
     `by`: cohort, modality, license or attributes that answers of this dataset may show. Raises QueryInvalid.
     """
+    require_countable(spec, by)
+    return tabulated(_subjects(lake, spec, by), by, spec.smallest_count)
+
+
+def require_countable(spec: DatasetSpec, by: Sequence[str]) -> None:
+    """Raises QueryInvalid unless subjects of `spec` may be counted by `by`."""
     allowed = sorted({*_COLUMNS, *spec.index_attributes})
     if not 1 <= len(by) <= MAX_AXES or len(set(by)) != len(by) or not set(by) <= set(allowed):
         raise QueryInvalid(
             f"subjects of {spec.id} can be counted by one to {MAX_AXES} different ones of its attributes",
             remedy=f"use some of: {', '.join(allowed)}",
         )
-    rows = _subjects(lake, spec, by)
+
+
+def tabulated(rows: pl.DataFrame, by: Sequence[str], smallest: int) -> pl.DataFrame:
+    """What `counts` answers, of `rows`: subject_key and `by`. Raises QueryInvalid for too large a table."""
     labels = [rows[name].unique().sort().to_list() for name in by]
     if np.prod([len(one) + 1 for one in labels]) > MAX_CELLS:
         raise QueryInvalid("the table would have too many cells", remedy="count by fewer attributes, or coarser ones")
     cells = _cells(rows, by, labels)
-    hidden = suppressed(cells, spec.smallest_count)
+    hidden = suppressed(cells, smallest)
     named = [[*one, ALL] for one in labels]
     kept = [
         (*(named[axis][at] for axis, at in enumerate(place)), None if hidden[place] else int(cells[place]))
@@ -150,7 +159,6 @@ def _lines(shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.intp], ...]]:
 def _subjects(lake: Lakehouse, spec: DatasetSpec, by: Sequence[str]) -> pl.DataFrame:
     """subject_key and `by` as text, once each, of records whose subject is not suppressed. PolicyRefused where some leak:
     what came through may be a label, and a count without them would be another."""
-    attributes = [name for name in by if name not in _COLUMNS]
     columns = ["subject_key", "partition", "attributes", *(name for name in by if name in _COLUMNS)]
     frame, verdicts = read(lake, tables.records(spec.id), columns), Verdicts(lake, spec.id)
     if any(verdicts.leaks(partition) for partition in frame["partition"].unique()):
@@ -160,7 +168,12 @@ def _subjects(lake: Lakehouse, spec: DatasetSpec, by: Sequence[str]) -> pl.DataF
             rule="deid_leak",
         )
     gone = read(lake, tables.suppression(), ["subject_key"], pc.field("subject_key").is_valid())
-    frame = frame.join(gone, on="subject_key", how="anti")
+    return labelled(frame.join(gone, on="subject_key", how="anti"), by)
+
+
+def labelled(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """subject_key and `by` of rows that have the columns of a record, once each."""
+    attributes = [name for name in by if name not in _COLUMNS]
     named = frame.with_columns(
         pl.col("attributes").str.json_path_match(f"$.{name}").fill_null("not known").alias(name) for name in attributes
     )

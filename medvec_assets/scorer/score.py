@@ -200,8 +200,8 @@ def _is_sources_own(spec: DatasetSpec) -> Callable[[str], bool]:
 
 
 def _shortened(found: str) -> str:
-    """The table, without the random name of one of its files."""
-    return re.sub(r"/[^/]*\.(parquet|json)(?=$|:)", "", found).removeprefix("lake/")
+    """The table, or the dataset's payloads, without the random name or the digest of one of its files."""
+    return re.sub(r"/[^/]*\.(parquet|json)(?=$|:)|/[0-9a-f]{2}/[0-9a-f]{64}(?=$|:)", "", found).removeprefix("lake/")
 
 
 # ---------------------------------------------------------------- what is heard

@@ -341,10 +341,8 @@ def _encode(
     refused: list[Rejected] = []
     if missing.is_empty():
         return refused
-    read = records_stage.reader(ctx, aim.spec, partition)
-    jobs = encoding.jobs(ctx, aim.spec, partition, records, missing)
     number = segments
-    for names, vectors, rejected in encoding.encode(ctx, aim, partition, jobs, read, missing.height):
+    for names, vectors, rejected in encoding.encode_records(ctx, aim, partition, records, missing):
         refused.extend(rejected)
         if names:
             staging.put(ctx.run_id, number, names, vectors)

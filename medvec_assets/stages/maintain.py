@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from medvec_assets.catalog.spec import DatasetSpec, Withdrawal
 from medvec_assets.connectors.landing import Landing
-from medvec_assets.stages import generations
+from medvec_assets.stages import generations, payloads
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from medvec_assets.stages.retire import leftovers
@@ -65,6 +65,7 @@ class Maintained:
     compacted: tuple[str, ...]
     staged_removed: int
     landed_bytes_removed: int
+    payloads_removed: int
 
 
 def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_RETENTION_DAYS) -> Maintained:
@@ -84,8 +85,9 @@ def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_R
     ctx.progress("maintenance", len(every), len(every))
     removed = sum(_remove_staged(ctx, spec) for spec in specs)
     evicted = sum(_evict_landed(ctx, spec, timedelta(days=keep_days)) for spec in specs)
+    unused = sum(payloads.sweep(ctx, spec) for spec in specs)
     compacted = tuple(name for spec in specs for name in _compact_index(ctx, spec))
-    return Maintained(tuple(done), compacted, removed, evicted)
+    return Maintained(tuple(done), compacted, removed, evicted, unused)
 
 
 def tables_of(spec: DatasetSpec) -> list[TableSpec]:

@@ -23,6 +23,7 @@ from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
 from medvec_assets.connectors.landing import Landing
+from medvec_assets.connectors.observations import Observations
 from medvec_assets.json_columns import with_mark
 from medvec_assets.partitions import Leaves, Partition
 from medvec_assets.stages import quarantine, withdrawal
@@ -143,6 +144,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
         output_digest=content,
     )
     Landing(ctx.settings, spec.id).listed(began)
+    Observations(ctx.settings, spec.id).drop()
     return Refreshed(outcome, new_plan, changed, version)
 
 

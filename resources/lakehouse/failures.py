@@ -26,6 +26,8 @@ _DENIED = (
     "ExpiredToken",
     "InvalidToken",
 )
+# What Arrow and delta-rs say of an object that does not exist.
+_MISSING = ("No such file or directory", "NoSuchKey", "Object at location")
 
 
 @contextmanager
@@ -59,6 +61,13 @@ def _storage_error(spec: TableSpec, error: Exception) -> StorageError:
             f"no permission for table {spec.path}",
             remedy="check who owns the lake's folder, or the bucket's policy and credentials",
             code="storage_denied",
+        )
+    if isinstance(error, FileNotFoundError) or any(mark in text for mark in _MISSING):
+        return StorageError(
+            f"a data file of table {spec.path} is not there",
+            remedy="an old version's files are deleted 30 days after it was replaced: read a newer one; if it is the newest, "
+            "restore the file",
+            code="files_gone",
         )
     # The first line only: below it delta-rs previews the rows it refuses, which may be a person's.
     summary = text.partition("\n")[0][:200]

@@ -60,6 +60,7 @@ def serving(folder: Path) -> Iterator[GdcStandIn]:
 class _Handler(BaseHTTPRequestHandler):
     server: GdcStandIn
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet: two wait 40 ms for each other's receipt
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -43,6 +43,7 @@ class PhysioNet(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PhysioNet
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet: two wait 40 ms for each other's receipt
 
     def do_GET(self) -> None:
         status = self._access()

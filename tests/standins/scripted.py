@@ -69,6 +69,7 @@ class Scripted(ABC):
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16  # head and body in one packet: two wait 40 ms for each other's receipt
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)

@@ -16,7 +16,7 @@ from standins.azure_blob import SAS, AzureStandIn
 from standins.scripted import Answer, Request
 
 from medvec_assets.catalog import dataset
-from medvec_assets.connectors import LISTING, Connector, Listing, aimi, open_connector, source_files
+from medvec_assets.connectors import LISTING, Connector, Listing, aimi, open_connector
 from medvec_assets.stages import manifest, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import validated
@@ -95,22 +95,6 @@ def test_nothing_that_has_not_changed_crosses_the_web_again(service: AzureStandI
         request.path.removeprefix(f"{service.root}/") for request in service.seen if "comp" not in request.params
     ] == [changed]
     assert later.join(first, on=["object_id", "checksum"], how="anti").height == 1
-
-
-def test_a_killed_listing_goes_on_where_it_was(
-    service: AzureStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_files, "PIECE_FILES", 6)
-    service.without_md5 = set(service.blobs)
-    under_way = connector(service, tmp_path).listings(NOTHING)
-    next(under_way)
-    done = {request.path for request in service.seen if request.path.endswith((".jpg", ".png"))}
-    under_way.close()
-    service.seen.clear()
-    objects, _ = pieces(connector(service, tmp_path))
-    asked = [request.path for request in service.seen if "comp" not in request.params]
-    assert done and objects.height > 20 and not done & set(asked)
-    assert not any(path.endswith(".csv") for path in asked)
 
 
 def test_a_killed_run_reads_only_what_is_missing(

@@ -20,6 +20,7 @@ from medvec_assets import factory
 from medvec_assets.dagster_storage import KeptEventLogStorage, KeptRunStorage
 from medvec_assets.factory import plan_key, publish_plan
 from medvec_assets.failures import permanent_or_retry
+from medvec_assets.lineage_report import CHECK, KEY
 from medvec_assets.runner import dagster_home, dagster_instance
 from medvec_assets.runtime import Runtime
 from medvec_assets.stages import records
@@ -241,3 +242,23 @@ def test_a_batch_of_events_is_stored_whole_or_not_at_all(
     assert len(there.all_logs(first.run_id)) == len(entries)
     storage.store_event_batch(entries)
     assert len(there.all_logs(first.run_id)) == 2 * len(entries)
+
+
+def test_the_lineage_report_is_an_asset_whose_check_names_what_is_broken(world: DagsterWorld) -> None:
+    world.pipeline.run()
+
+    def materialized() -> tuple[bool, dict[str, Any]]:
+        job = world.defs.resolve_implicit_global_asset_job_def()
+        done = job.execute_in_process(instance=world.instance, asset_selection=[KEY], raise_on_error=False)
+        [check] = done.get_asset_check_evaluations()
+        assert check.check_name == CHECK
+        return check.passed, {name: value.value for name, value in check.metadata.items()}
+
+    assert materialized() == (True, {"broken_links": 0, "for_example": []})
+    entity = next(iter(world.pipeline.entities.values()))
+    entity["row_fingerprint"] = "0" * 32
+    passed, told = materialized()
+    assert (passed, told["broken_links"], told["what to do"]) == (False, 1, "medvec sync --full")
+    assert told["for_example"][0].startswith("tcia_catalog entity_fields: ")
+    reports = sorted(path.suffix for path in (Path(world.pipeline.lake.root) / "reports").iterdir())
+    assert reports == [".html", ".html", ".json", ".json", ".pem", *[".sig"] * 4]

@@ -110,6 +110,17 @@ def test_an_array_digest_covers_values_shape_and_type_and_not_the_layout() -> No
     assert len({fingerprints.array_digest(one) for one in [array, *others]}) == 5
 
 
+@given(
+    shape=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    dtype=st.sampled_from([np.float32, np.uint8]),
+    reverse=st.booleans(),
+)
+def test_digests_of_rows_are_those_of_each(shape: list[int], dtype: type[np.generic], reverse: bool) -> None:
+    rows = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    rows = rows[::-1] if reverse else rows
+    assert fingerprints.array_digests(rows) == [fingerprints.array_digest(np.asarray(row)) for row in rows]
+
+
 def test_stored_hashes_stay_what_they_are() -> None:
     """Changing one of these re-embeds or re-keys every lake there is."""
     assert fingerprints.text_digest("CT") == "bac34cc38f1c1256b4f2d550cb32cc4c7a339701471c11094511b68a8f20cebf"

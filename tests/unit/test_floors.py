@@ -28,6 +28,7 @@ FIRST_FLOOR = (
     "stages",
     "scorer",
     "query",
+    "lineage_audit",
 )
 OWNERS = {
     "deltalake": ("resources/lakehouse/",),

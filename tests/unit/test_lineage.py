@@ -108,6 +108,7 @@ def test_lineage_of_an_unindexed_vector_has_no_collection(tmp_path: Path) -> Non
     assert told["runs"] == [
         {
             "run_id": "run-embed-liver",
+            "dagster": False,
             "assets": [],
             "code_version": None,
             "image_digest": None,

@@ -94,20 +94,6 @@ def test_an_unchanged_series_is_not_asked_for_again(service: NbiaStandIn, tmp_pa
     assert later.join(first, on=["object_id", "checksum"], how="anti").height == 1
 
 
-def test_a_killed_listing_goes_on_where_it_was(
-    service: NbiaStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nbia, "PIECE_SERIES", 1)
-    pieces = connector(service, tmp_path).listings(NOTHING)
-    next(pieces)
-    done = {request.params["SOPInstanceUid"] for request in service.asked("getM5HashForImage")}
-    pieces.close()
-    service.seen.clear()
-    objects = listed(connector(service, tmp_path))
-    asked = {request.params["SOPInstanceUid"] for request in service.asked("getM5HashForImage")}
-    assert done and asked and not done & asked and objects.height == len(service.images)
-
-
 def test_what_changes_during_a_listing_belongs_to_the_next(service: NbiaStandIn, tmp_path: Path) -> None:
     """The series' state was taken by version(); whatever is new has another state and is asked for then."""
     found = connector(service, tmp_path)

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
 from medvec_assets import checks, printing, status
+from medvec_assets.catalog.aimi_chest_xray import AIMI_CHEST_XRAY
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
 from medvec_assets.connectors import dicom_objects, sample_folder
 from medvec_assets.deid import technical
 from medvec_assets.deid.pseudonyms import Pseudonyms
-from medvec_assets.modalities import imaging, series_descriptor
+from medvec_assets.modalities import imaging, raster, series_descriptor
 from medvec_assets.modalities.imaging import image_rules
 from medvec_assets.modalities.imaging import series as imaging_series
 from medvec_assets.modalities.imaging.dicom_file import PARSER_FAILURES, rejected
@@ -207,6 +209,21 @@ def test_a_rule_that_is_switched_off_is_a_leak_that_is_named(radiology: Context,
     found = score(radiology, TCIA_RADIOLOGY, PARTITION, SEED)
     assert expected <= leaks(found), sorted(leaks(found))
     assert not found.passed
+
+
+def test_a_payload_that_keeps_what_the_file_said_is_a_leak(tmp_path: Path, monkeypatch: Patch) -> None:
+    settings = Settings(home=tmp_path, pseudonym_key="11" * 32, device="cpu")
+    ctx = Context(settings, Lakehouse.open(settings), "scored")
+    (partition,) = manifest.refresh(ctx, AIMI_CHEST_XRAY).plan["partition"]
+    records.build(ctx, AIMI_CHEST_XRAY, partition)
+    assert score(ctx, AIMI_CHEST_XRAY, partition, SEED).passed
+    parsed = raster.Raster.parsed
+    monkeypatch.setattr(
+        raster.Raster, "parsed", lambda self, data, said: replace(parsed(self, data, said), payload=lambda: data)
+    )
+    found = score(ctx, AIMI_CHEST_XRAY, partition, SEED)
+    assert {leak.found for leak in found.leaks} == {"payload/aimi_chest_xray"}
+    assert {"JPEG comment", "JPEG EXIF, tag 0x010e"} <= {leak.planted for leak in found.leaks}
 
 
 def test_a_run_that_ends_proves_nothing(radiology: Context, monkeypatch: Patch) -> None:

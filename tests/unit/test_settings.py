@@ -46,7 +46,7 @@ def test_variables_are_read_and_others_are_not(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("device", "tpu"), ("threads", -1), ("decode_workers", 0), ("api_port", 70_000), ("dagster_port", -1)],
+    [("device", "tpu"), ("threads", -1), ("decode_workers", -1), ("api_port", 70_000), ("dagster_port", -1)],
 )
 def test_impossible_values_are_refused(name: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
@@ -60,7 +60,8 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_threads_are_those_the_process_may_use(tmp_path: Path) -> None:
     assert Settings(home=tmp_path, threads=3).torch_threads == 3
-    assert Settings(home=tmp_path).torch_threads >= 1
+    assert Settings(home=tmp_path, decode_workers=3).decode_threads == 3
+    assert Settings(home=tmp_path).torch_threads == Settings(home=tmp_path).decode_threads >= 1
 
 
 def test_the_pseudonym_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from standins.scripted import Answer, Request
 
 from medvec_assets.catalog import dataset
 from medvec_assets.catalog.spec import Withdrawal
-from medvec_assets.connectors import LISTING, Connector, Listing, open_connector, source_files
+from medvec_assets.connectors import LISTING, Connector, Listing, open_connector
 from medvec_assets.stages import manifest, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.manifest import validated
@@ -166,19 +166,6 @@ def test_what_has_not_changed_is_not_read_again(mount: Path, tmp_path: Path, rea
     later, _ = pieces(connector(mount, tmp_path / "elsewhere"), first)
     assert reads == ["9900001_20252_2_0.zip"]
     assert later.join(first, on=["object_id", "checksum"], how="anti").height == 1
-
-
-def test_a_killed_listing_goes_on_where_it_was(
-    mount: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_files, "PIECE_FILES", 4)
-    under_way = connector(mount, tmp_path).listings(NOTHING)
-    next(under_way)
-    under_way.close()
-    done = set(reads)
-    reads.clear()
-    objects, _ = pieces(connector(mount, tmp_path))
-    assert len(done) == 4 and not done & set(reads) and len(reads) + len(done) == objects.height
 
 
 def test_an_empty_mount_withdraws_nothing(tmp_path: Path) -> None:

@@ -320,3 +320,15 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_kept(tmp_path: Path, mon
         for uri in listed(VcfObjects(Bucket(root), landing)).filter(pl.col("cohort") == "genome")["uri"]
     }
     assert data.count(b" ") == 19
+
+
+def test_a_file_without_samples_holds_none(tmp_path: Path) -> None:
+    put_panel(tmp_path / "in")
+    put_vcf(tmp_path / "in" / NAME, header(()), [])
+    put_vcf(tmp_path / "in" / WHOLE, header(), records())
+    found = connector(tmp_path / "in", tmp_path)
+    uri = listed(found)["uri"][0]
+    assert found.read(uri, max_bytes=MAX)
+    with pytest.raises(ObjectRejected) as refusal:
+        found.read(uri.replace("wgs", "chr22"), max_bytes=MAX)
+    assert refusal.value.code == "object_missing"

@@ -11,13 +11,14 @@ cohort is the block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
-from medvec_assets.fingerprints import array_digest
+from medvec_assets.fingerprints import array_digests
 from medvec_assets.json_columns import json_objects
 from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
 from medvec_assets.modalities.genotypes.calls import Dosages, decode
@@ -88,25 +89,24 @@ class Genotypes:
     ) -> Sequence[NDArray[np.float32] | Rejected]:
         """The dosages of every record, made again from its object; Rejected `payload_changed` if they are not those whose
         digest the record holds."""
-        digests = records["content_digests"].str.json_path_match(f"$.{space}")
-        found: list[Rejected | None] = [None] * records.height
+        digests = records["content_digests"].str.json_path_match(f"$.{space}").to_list()
+        ids = records["record_id"].to_list()
+        found: list[NDArray[np.float32] | Rejected | None] = [None] * records.height
         data: list[bytes] = []
-        for row, (record_id, uris) in enumerate(records.select("record_id", "object_uris").iter_rows()):
+        for row, uri in enumerate(records["object_uris"].list.first().to_list()):
             try:
-                data.append(read(uris[0]))
+                data.append(read(uri))
             except ObjectRejected as refusal:
-                found[row] = Rejected(record_id, refusal.code, refusal.remedy, refusal.disposition)
-        arrays = iter(decode(data).values)
-        return [
-            one or _checked(record_id, next(arrays), digest)
-            for one, record_id, digest in zip(found, records["record_id"], digests, strict=True)
-        ]
+                found[row] = Rejected(ids[row], refusal.code, refusal.remedy, refusal.disposition)
+        values = decode(data).values
+        rows = [row for row, refused in enumerate(found) if refused is None]
+        for row, array, made in zip(rows, values, array_digests(values), strict=True):
+            found[row] = array if made == digests[row] else _changed(ids[row])
+        return cast(Sequence[NDArray[np.float32] | Rejected], found)
 
 
-def _checked(record_id: str, array: NDArray[np.float32], digest: str | None) -> NDArray[np.float32] | Rejected:
-    if array_digest(array) != digest:
-        return Rejected(record_id, "payload_changed", "materialize the records of this partition again")
-    return array
+def _changed(record_id: str) -> Rejected:
+    return Rejected(record_id, "payload_changed", "materialize the records of this partition again")
 
 
 def _labels(attributes: pl.Series) -> list[pl.Series]:
@@ -129,7 +129,7 @@ def _columns(found: Dosages) -> list[pl.Series]:
         pl.Series("sites", found.sites),
         pl.Series("other_alleles", found.other_alleles),
         pl.Series("refusal", found.refusals, pl.String()),
-        pl.Series("content_digests", [f'{{"genotype":"{array_digest(row)}"}}' for row in found.values], pl.String()),
+        pl.Series("content_digests", [f'{{"genotype":"{one}"}}' for one in array_digests(found.values)], pl.String()),
     ]
 
 

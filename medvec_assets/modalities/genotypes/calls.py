@@ -34,6 +34,7 @@ _NUMBERS = np.full(256, UNREADABLE, np.int16)
 """Of a character: the number of the allele that it spells."""
 _NUMBERS[_DOT] = MISSING
 _NUMBERS[_ZERO : _NINE + 1] = np.arange(10)
+_IS_ALLELE = _NUMBERS != UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,10 @@ def spelled_calls(columns: str, samples: int) -> NDArray[np.bytes_] | None:
     """
     data = np.frombuffer(f"{columns}\t".encode("latin-1"), np.uint8)
     if data.size == samples * (_TOKEN_BYTES + 1):
-        grid = data.reshape(samples, _TOKEN_BYTES + 1)
-        first, bar, second, tab = grid.T
-        is_allele = [(allele == _DOT) | ((allele >= _ZERO) & (allele <= _NINE)) for allele in (first, second)]
+        # In rows of their own: comparing every fourth byte takes three times as long.
+        first, bar, second, tab = np.ascontiguousarray(data.reshape(samples, _TOKEN_BYTES + 1).T)
         # . sorts before 0, as in `spelled_call`
-        if is_allele[0].all() and is_allele[1].all() and ((bar == ord("|")) | (bar == ord("/"))).all():
+        if _IS_ALLELE[first].all() and _IS_ALLELE[second].all() and ((bar == ord("|")) | (bar == ord("/"))).all():
             if not (tab == ord("\t")).all():
                 return None
             calls = np.full((samples, _TOKEN_BYTES), ord("/"), np.uint8)
@@ -133,9 +133,12 @@ def decode(objects: Sequence[bytes]) -> Dosages:
         refusals=["calls_unreadable"] * size,
     )
     heads: dict[bytes, tuple[list[int], list[bytes]]] = {}
+    head, end = b"\n\n", 0  # no object's: it has a word before each line's end
     for row, data in enumerate(objects):
-        end = data.find(b"\n", data.find(b"\n") + 1) + 1
-        rows, calls = heads.setdefault(data[:end], ([], []))
+        if not end or not data.startswith(head):  # nearly all have the head of the one before
+            end = data.find(b"\n", data.find(b"\n") + 1) + 1
+            head = data[:end]
+            rows, calls = heads.setdefault(head, ([], []))
         rows.append(row)
         calls.append(data[end:])
     for head, (rows, calls) in heads.items():

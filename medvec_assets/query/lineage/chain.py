@@ -2,7 +2,8 @@
 
 Belongs here: walking gold -> silver -> bronze -> audit for one vector id. The record is audit/materializations; Delta's
 log and Dagster's event log are cleaned up and are not asked.
-Does not belong here: the index's live content (verify), or who asked (audit of access).
+Does not belong here: the index's live content (verify), who asked (audit of access), other forms of it (prov, openlineage,
+picture, page).
 Never in an answer: `subject_key`, `subject_ref`, a record's text, the source URI of an object that is not open.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,9 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import AccessTier, DatasetSpec
+from medvec_assets.modalities import modality
 from medvec_assets.query.published import LIVE, Grants, granted, visible
-from medvec_assets.query.rows import entity_of, find_embeddings, find_records, one_of, read
+from medvec_assets.query.rows import entity_of, find_embeddings, find_records, one_of, read, source_uri, subjects_of
 from resources import tables
 from resources.errors import NotFound, QueryInvalid
 from resources.settings import Settings
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from resources.lakehouse import Lakehouse
 
 VECTOR_ID = re.compile(r"[0-9a-f]{32}")
+_DAGSTER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a run of Dagster's; others have a prefix
 _EMBEDDING = [
     "space_version",
     "encoder",
@@ -71,10 +75,36 @@ _OBJECT = [
 ]
 _RECEIPT = ["collection_uuid", "delta_version", "entities", "entities_digest", "run_id", "reconciled_at"]
 
+_COMMIT = [
+    "upstream_version",
+    "encoder",
+    "weights_digest",
+    "deid_profile",
+    "code_version",
+    "image_digest",
+    "rows_out",
+    "row_hash",
+]
+
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A chain as it is told, and what an access log must know of it beside: whose it is, and at which versions it stood."""
+
+    told: dict[str, Any]
+    subjects: frozenset[str] = field(repr=False)
+    versions: dict[str, int]
+    """dataset/space -> Delta version of the embeddings."""
+
+
 def lineage(vector_id: str, settings: Settings, lake: Lakehouse, grants: Grants = None) -> dict[str, Any]:
+    """What `trace` tells."""
+    return trace(vector_id, settings, lake, grants).told
+
+
+def trace(vector_id: str, settings: Settings, lake: Lakehouse, grants: Grants = None) -> Traced:
     """Where `vector_id` came from, as a JSON-ready object with the keys vector, embedding, record, objects, upstream,
     commits, runs. Where several versions of a space hold the vector, the live one is told and the others are listed
     in `embedding.other_versions`.
@@ -90,7 +120,9 @@ def lineage(vector_id: str, settings: Settings, lake: Lakehouse, grants: Grants 
         for space in spec.spaces:
             versions = _versions(spec, space, vector_id, settings, lake)
             if versions and (told := _told(spec, space, versions, settings, lake)) is not None:
-                return told
+                gold = lake.snapshot(tables.embeddings(spec.id, space))
+                subjects = subjects_of(lake, spec.id, [versions[0]["record_id"]], [versions[0]["partition"]])
+                return Traced(told, subjects, {f"{spec.id}/{space}": gold.version} if gold else {})
     raise NotFound(
         f"no vector {vector_id} is in the lake",
         remedy="check the id; the vector of a withdrawn or suppressed record is not found either",
@@ -128,6 +160,7 @@ def _told(
     audit = read(lake, tables.materializations(), where=_audited(spec, space, row)).sort("sequence", "finished_at")
     commits = _commits(space, audit)
     embedding = _picked(row, _EMBEDDING)
+    embedding["preprocessing"] = modality(spec.modality).input_versions.get(space)
     embedding["other_versions"] = [_picked(other, _EMBEDDING) for other in versions[1:]]
     return {
         "vector": _vector(spec, space, row, lake),
@@ -165,7 +198,7 @@ def _record(spec: DatasetSpec, record: Row) -> Row:
     for name in ("attributes", "deid_actions", "content_digests"):
         told[name] = json.loads(told[name])
     told["attributes"] = {name: value for name, value in told["attributes"].items() if name in spec.index_attributes}
-    told["source_uri"] = told.pop("payload_uri")
+    told["source_uri"] = source_uri(spec.id, told.pop("payload_uri"), told["object_ids"])
     return told
 
 
@@ -204,6 +237,7 @@ def _commits(space: str, audit: pl.DataFrame) -> list[Row]:
                     "version": last["table_version"],
                     "run_id": last["run_id"],
                     "committed_at": _json(last["finished_at"]),
+                    **_picked(last, _COMMIT),
                 }
             )
     return found
@@ -217,6 +251,9 @@ def _upstream(spec: DatasetSpec, audit: pl.DataFrame) -> Row:
         "source": spec.source,
         "title": spec.title,
         "citation": spec.citation,
+        "homepage": spec.homepage,
+        "residency": spec.residency.where,
+        "agreement": spec.residency.agreement,
         "version": rows[-1]["upstream_version"] if rows else None,
         "observed_at": _json(rows[-1]["finished_at"]) if rows else None,
     }
@@ -231,6 +268,7 @@ def _runs(run_ids: list[str], audit: pl.DataFrame) -> list[Row]:
         runs.append(
             {
                 "run_id": run_id,
+                "dagster": _DAGSTER.fullmatch(run_id) is not None,
                 "assets": list(dict.fromkeys(row["asset"] for row in rows)),
                 "code_version": last["code_version"] if last else None,
                 "image_digest": last["image_digest"] if last else None,
