@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.routes import ROUTERS
 from api.service import OpenIndex, Service
+from api.uploading import UploadLimit
 from resources.errors import ConfigError
 from resources.settings import Settings
 
@@ -86,6 +87,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
             Middleware(Perimeter),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
+            Middleware(UploadLimit, max_body_size=settings.api_upload_bytes),
         ],
     )
     problems.install(app)

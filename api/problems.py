@@ -29,7 +29,10 @@ _REMEDIES = {
     401: "send the key of HOME/keys/api.key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
     404: "see GET /openapi.json for the routes",
     405: "see GET /openapi.json for the routes and their methods",
-    413: "send a body of at most 1 MiB",
+    408: "send it again, faster or smaller",
+    410: "ask the question again, without a cursor",
+    413: "send a body of at most 1 MiB, or an image of at most MEDVEC_API_UPLOAD_BYTES",
+    415: "send application/json to search, and the file itself to search by image; GET /openapi.json lists its types",
     422: "mend the fields named in errors; GET /openapi.json has the schema and examples",
     500: "look for the incident in the service's log, or run medvec doctor",
 }

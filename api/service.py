@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import SearchEngine
 from resources import tables
 from resources.lakehouse import Lakehouse
@@ -39,6 +40,10 @@ class Service:
     def lake(self) -> Lakehouse:
         return Lakehouse.open(self.settings)
 
+    @cached_property
+    def decoder(self) -> Decoder:
+        return self._opened.enter_context(closing(Decoder(self.settings)))
+
     @property
     def index(self) -> VectorIndex:
         """The index connection. Raises IndexUnavailable while it cannot be opened; the next call tries again."""
@@ -52,7 +57,8 @@ class Service:
         index = self.index
         with self._opening:
             if self._engine is None:
-                self._engine = SearchEngine(self.settings, self.lake, index)
+                engine = SearchEngine(self.settings, self.lake, index)
+                self._engine = self._opened.enter_context(closing(engine))
             return self._engine
 
     def check_ready(self) -> None:

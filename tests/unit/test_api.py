@@ -7,7 +7,6 @@ import logging
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from query_world import A1, World, built_world, opened, use_fake_encoder
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
 from api.auth import may_read
 from api.server import LOG_CONFIG
-from medvec_assets.query.search import Hit, SearchEngine
+from medvec_assets.query.search import HIT_FIELDS, SearchEngine
 from resources.errors import ConfigError, IndexUnavailable
 from resources.settings import Settings
 
@@ -87,7 +86,7 @@ def test_search_answers_exactly_the_designed_fields(client: TestClient) -> None:
     assert answer.status_code == 200
     hits = answer.json()["hits"]
     assert [hit["record_id"] for hit in hits] == ["a1", "b1"]
-    assert list(hits[0]) == [one.name for one in fields(Hit)]
+    assert list(hits[0]) == list(HIT_FIELDS)
 
 
 def test_search_by_record_vector_id_and_vector(client: TestClient) -> None:
@@ -116,7 +115,7 @@ def test_openapi_has_examples_and_problem_responses(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["components"]["schemas"]["SearchBody"]["examples"]
     answers = document["paths"]["/v1/search"]["post"]["responses"]
-    assert {"200", "401", "403", "404", "413", "422", "503"} == answers.keys()
+    assert {"200", "401", "403", "404", "410", "413", "422", "503"} == answers.keys()
     for status, answer in answers.items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert answer["content"].keys() == {media_type}
@@ -138,6 +137,8 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
     assert {one.path for one in every} == OPEN_TO_ALL | {
         "/openapi.json",
         "/v1/search",
+        "/v1/search/image",
+        "/v1/hits/{vector_id}/members",
         "/v1/lineage/{vector_id}",
         "/v1/datasets",
     }

@@ -72,6 +72,16 @@ def read_volume(data: bytes) -> Volume:
     return volume
 
 
+def declared_voxels(data: bytes) -> int:
+    """What a file says that it has, its header alone read. Raises ObjectRejected as `read_volume` does."""
+    if not data:
+        raise rejected("empty_object", "has no bytes", "transfer the object again")
+    with _opened(data) as file, _failures_told_apart():
+        header = _header(file.read(_HEADER_BYTES))
+    _extent(header)
+    return int(np.prod([int(side) for side in header["dim"][1:4]], dtype=np.int64))
+
+
 # ---------------------------------------------------------------- containers
 
 
