@@ -86,7 +86,8 @@ class ConditionModel(BaseModel):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.model_fields_set or (self.equals is not None and self.any_of is not None):
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        if not given or {"equals", "any_of"} <= given:
             raise ValueError("give equals or in, contains, or bounds (gte, lte, gt, lt)")
         return self
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.query.search.question import SearchRequest
 from resources.errors import IndexInvalid, QueryInvalid
-from resources.vector_index.filters import COLUMNS, CONTAINS, EQUALS, Condition, Value
+from resources.vector_index.filters import CONTAINS, EQUALS, Condition, Value
 
 MAX_CONDITIONS = 32
 MAX_VALUES = 100
@@ -27,8 +27,6 @@ _LINE = re.compile(r"([a-z][a-z0-9_]*)(>=|<=|=|>|<|~)(.+)", re.DOTALL)
 def condition(field: str, op: str, values: Iterable[Value]) -> Condition:
     """One condition on an attribute. Raises QueryInvalid."""
     given = tuple(values)
-    if field in COLUMNS:
-        raise QueryInvalid(f"{field} is no attribute", remedy="narrow by modalities and licenses by their own fields")
     too_long = any(isinstance(value, str) and len(value) > MAX_VALUE_CHARS for value in given)
     if len(given) > MAX_VALUES or too_long:
         rule = f"a condition has more than {MAX_VALUES} values, or one of more than {MAX_VALUE_CHARS} characters"
