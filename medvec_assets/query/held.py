@@ -58,12 +58,13 @@ class _Block:
     def size_bytes(self) -> int:
         return int(self.rows.estimated_size()) + self.hashes.nbytes
 
-    def find(self, record_ids: list[str]) -> dict[str, Shown]:
+    def find(self, record_ids: list[str], hashed_ids: Mapping[str, np.uint64]) -> dict[str, Shown]:
         found: dict[str, Shown] = {}
-        hashes = pl.Series(record_ids, dtype=pl.String).hash().to_numpy()
-        for record_id, hashed, at in zip(record_ids, hashes, np.searchsorted(self.hashes, hashes), strict=True):
+        for record_id in record_ids:
+            hashed = hashed_ids[record_id]
+            at = int(np.searchsorted(self.hashes, hashed))
             while at < len(self.hashes) and self.hashes[at] == hashed:
-                name, *told = self.rows.row(int(at))
+                name, *told = self.rows.row(at)
                 if name == record_id:
                     found[record_id] = Shown(*told)
                     break
@@ -107,6 +108,7 @@ class HeldRecords:
         by_partition: dict[str, list[str]] = {}
         for record_id, partition in wanted.items():
             by_partition.setdefault(partition, []).append(record_id)
+        hashed = dict(zip(wanted, pl.Series(list(wanted), dtype=pl.String).hash().to_numpy(), strict=True))
         found: dict[str, Shown] = {}
         cold: list[str] = []
         for partition, ids in by_partition.items():
@@ -114,7 +116,7 @@ class HeldRecords:
             if block is None:
                 cold.append(partition)
             else:
-                found |= block.find(ids)
+                found |= block.find(ids, hashed)
         if cold:
             ids = [record_id for partition in cold for record_id in by_partition[partition]]
             found |= _by_id(_rows(snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))

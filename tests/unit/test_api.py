@@ -205,6 +205,7 @@ def test_openapi_has_examples_and_problem_responses(client: TestClient) -> None:
     for status, answer in answers.items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert answer["content"].keys() == {media_type}
+        assert status == "200" or answer["content"][media_type]["example"]["status"] == int(status)
     assert "HTTPValidationError" not in json.dumps(document)
 
 

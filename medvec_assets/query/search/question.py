@@ -20,6 +20,7 @@ from resources.vector_index.filters import Condition
 
 MAX_LIMIT = 1_000
 MAX_QUERIES = 64
+MAX_HITS = 10_000  # of all queries of a request together: 10 MB of answer
 MAX_TEXT_CHARS = 8_192
 MAX_DIM = 16_384
 KINDS = ("text", "record_id", "vector_id", "vector", "image")
@@ -100,6 +101,10 @@ class SearchRequest:
             raise QueryInvalid("there are both one question and a list of them", remedy="give one of the two")
         if len(self.queries) > MAX_QUERIES:
             raise QueryInvalid(f"there are {len(self.queries)} queries", remedy=f"ask at most {MAX_QUERIES} at once")
+        if len(self.queries) * self.limit > MAX_HITS:
+            raise QueryInvalid(
+                f"{len(self.queries)} queries of {self.limit} hits are more than {MAX_HITS}", remedy="ask for fewer"
+            )
         if self.queries and self.cursor is not None:
             raise QueryInvalid("a cursor goes on with one question, not with a list", remedy="ask page by page alone")
         if not 1 <= self.limit <= MAX_LIMIT:
