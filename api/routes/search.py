@@ -41,6 +41,7 @@ async def search_by_image(
     """Neighbours of a DICOM, PNG, JPEG or NIfTI file, which is the body. It is read in memory, taken the way that stored
     images took, de-identification included, and forgotten."""
     kind = requested_kind(request)
+    looking.question = asked.model_dump_json(exclude_defaults=True)  # of a file that is refused, all there is to tell
     asked.conditions()  # refused before the file is read
     with service.decoder.place():
         data = await received(request, service.settings.api_upload_seconds)

@@ -19,13 +19,14 @@ from PIL import Image
 from query_world import R1, R2, World, built_world, opened
 
 from api.app import create_app
+from medvec_assets.cli.ask import _read_image
 from medvec_assets.modalities.imaging import image_input
 from medvec_assets.query import decoder_process
 from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import Upload
 from medvec_assets.query.uploads import ENDINGS, MEDIA_TYPES
 from resources import encoders
-from resources.errors import Busy, ObjectRejected
+from resources.errors import Busy, ConfigError, ObjectRejected
 from resources.settings import Settings
 
 DICOM, PNG, NIFTI, GZIP = "application/dicom", "image/png", "application/x-nifti", "application/gzip"
@@ -187,6 +188,16 @@ def test_every_type_is_in_the_document(client: TestClient) -> None:
     assert set(asked["requestBody"]["content"]) == set(MEDIA_TYPES)
     assert set(ENDINGS.values()) < set(MEDIA_TYPES.values())
     assert {"filter", "datasets", "limit", "cursor"} <= {one["name"] for one in asked["parameters"]}
+
+
+def test_the_command_line_reads_a_file_as_the_service_does(tmp_path: Path) -> None:
+    (tmp_path / "slice").write_bytes(real("CT_small.dcm"))
+    (tmp_path / "x.PNG").write_bytes(png())
+    settings = Settings(home=tmp_path)
+    assert np.array_equal(_read_image(tmp_path / "slice", settings).model_input, image_input(real("CT_small.dcm")))
+    assert _read_image(tmp_path / "x.PNG", settings).model_input.mean() > 100
+    with pytest.raises(ConfigError, match="cannot be read"):
+        _read_image(tmp_path / "absent", settings)
 
 
 # -- the process
