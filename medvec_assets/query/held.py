@@ -11,6 +11,7 @@ few rows that are asked for, and held from then on, in the background.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -51,17 +52,18 @@ class _Block:
 
     @classmethod
     def of(cls, files: frozenset[str], rows: pl.DataFrame) -> _Block:
-        hashed = rows.with_columns(hashed=pl.col("record_id").hash()).sort("hashed", maintain_order=True)
-        return cls(files, hashed.drop("hashed").rechunk(), hashed["hashed"].to_numpy())
+        hashes = np.fromiter(map(_hash, rows["record_id"]), np.uint64, rows.height)
+        order = np.argsort(hashes, kind="stable")
+        return cls(files, rows[order].rechunk(), hashes[order])
 
     @property
     def size_bytes(self) -> int:
         return int(self.rows.estimated_size()) + self.hashes.nbytes
 
-    def find(self, record_ids: list[str], hashed_ids: Mapping[str, np.uint64]) -> dict[str, Shown]:
+    def find(self, record_ids: list[str]) -> dict[str, Shown]:
         found: dict[str, Shown] = {}
         for record_id in record_ids:
-            hashed = hashed_ids[record_id]
+            hashed = np.uint64(_hash(record_id))
             at = int(np.searchsorted(self.hashes, hashed))
             while at < len(self.hashes) and self.hashes[at] == hashed:
                 name, *told = self.rows.row(at)
@@ -108,7 +110,6 @@ class HeldRecords:
         by_partition: dict[str, list[str]] = {}
         for record_id, partition in wanted.items():
             by_partition.setdefault(partition, []).append(record_id)
-        hashed = dict(zip(wanted, pl.Series(list(wanted), dtype=pl.String).hash().to_numpy(), strict=True))
         found: dict[str, Shown] = {}
         cold: list[str] = []
         for partition, ids in by_partition.items():
@@ -116,7 +117,7 @@ class HeldRecords:
             if block is None:
                 cold.append(partition)
             else:
-                found |= block.find(ids, hashed)
+                found |= block.find(ids)
         if cold:
             ids = [record_id for partition in cold for record_id in by_partition[partition]]
             found |= _by_id(_rows(snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))
@@ -166,6 +167,11 @@ class HeldRecords:
     def _forget(self, key: tuple[str, str, bool]) -> None:
         if (block := self._blocks.pop(key, None)) is not None:
             self._bytes -= block.size_bytes
+
+
+def _hash(record_id: str) -> int:
+    """One id at a time: polars takes 0.2 ms for the few of a query, this 1 us each, and 50 ms for a partition's 50,000."""
+    return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest())
 
 
 def _rows(snapshot: Snapshot, where: pc.Expression, made_up: bool) -> pl.DataFrame:
