@@ -6,33 +6,38 @@ Belongs here: middleware, lifespan, and the perimeter that every request passes.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
+from opentelemetry.trace import Span
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.exposure import allowed_hosts, security_headers
+from api.index_door import OpenIndex
+from api.load import Load
 from api.routes import ROUTERS
-from api.service import OpenIndex, Service
+from api.service import Service
+from api.telemetry import Telemetry
 from api.uploading import UploadLimit
-from resources.errors import ConfigError
 from resources.settings import Settings
+from resources.tracing import continued, span, trace_id
 
 if TYPE_CHECKING:
     from resources.vector_index import VectorIndex
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are anybody's text
 MAX_BODY_BYTES = 1 << 20  # a vector of 16,384 numbers in JSON is under 400 kB
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -48,31 +53,36 @@ class State(TypedDict):
     """What a request finds in `request.state`."""
 
     service: Service
+    telemetry: Telemetry
 
 
 @contextmanager
 def _configured_index(settings: Settings) -> Iterator[VectorIndex]:
-    from resources.vector_index import open_index
+    from resources.vector_index import Patience, open_index
 
-    with open_index(settings) as index:
+    with open_index(settings, Patience(attempts=1, read_seconds=settings.api_index_seconds)) as index:
         yield index
 
 
 def create_app(settings: Settings, open_index: OpenIndex = _configured_index) -> FastAPI:
-    """The service. Raises ConfigError if `settings.api_host` is not a loopback address.
+    """The service. Raises ConfigError where others would reach it unprotected (api.exposure).
 
     Opens nothing itself: lake and index are opened when first needed. No CORS headers are ever sent, so a browser lets
-    no foreign page read an answer; the host check stops a foreign name that was rebound to loopback.
+    no foreign page read an answer; the host check stops a foreign name that was rebound to this address.
     """
-    hosts = _loopback_hosts(settings.api_host)
+    hosts = allowed_hosts(settings)
+    telemetry = Telemetry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         service = Service(settings, open_index)
+        service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
+        service.drain.install()
         try:
-            yield {"service": service}
+            yield {"service": service, "telemetry": telemetry}
         finally:
             service.close()
+            telemetry.close()
 
     app = FastAPI(
         title="medvec",
@@ -83,11 +93,13 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans hold paths and queries
         middleware=[
-            Middleware(Perimeter),
+            Middleware(Perimeter, telemetry, SECURITY_HEADERS | security_headers(settings)),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
             Middleware(UploadLimit, max_body_size=settings.api_upload_bytes),
+            Middleware(Load, settings.api_concurrency, settings.api_queue, telemetry),
         ],
     )
     problems.install(app)
@@ -96,41 +108,38 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     return app
 
 
-def _loopback_hosts(api_host: str) -> list[str]:
-    """The Host headers that are answered. Raises ConfigError for an address that others can reach."""
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if api_host == "localhost" else api_host)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
-        raise ConfigError(
-            f"MEDVEC_API_HOST is {api_host!r}, which is not a loopback address",
-            remedy="use 127.0.0.1, ::1 or localhost; others reach the service through a proxy with TLS",
-        )
-    return ["127.0.0.1", "localhost", "[::1]", f"[{address}]" if address.version == 6 else str(address)]
-
-
 class Perimeter:
     """Outermost of ours: security headers, refusals of the libraries as problems, unexpected errors, the access log.
 
     An unexpected error is logged as its type and place under an incident id: its text may quote a question or a record.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, headers: Mapping[str, str]) -> None:
         self.app = app
+        self._telemetry = telemetry
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        response = _Response(send)
+        response = _Response(send, self._headers)
         started = time.perf_counter()
-        try:
-            await self.app(scope, receive, response.send)
-        except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text
-            await self._unexpected(error, response, scope, receive)
-        milliseconds = (time.perf_counter() - started) * 1_000
-        log.info("%s %s %s %.0f ms", scope["method"], _template(scope), response.status, milliseconds)
+        with continued(dict(Headers(scope=scope))), span("http.request") as current:
+            try:
+                await self.app(scope, receive, response.send)
+            except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text
+                await self._unexpected(error, response, scope, receive)
+            seconds = time.perf_counter() - started
+            self._tell(scope, response.status or 0, seconds, current)
+
+    def _tell(self, scope: Scope, status: int, seconds: float, current: Span) -> None:
+        method, route = scope["method"] if scope["method"] in METHODS else "other", _template(scope)
+        facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+        current.set_attributes(facts)
+        self._telemetry.requests.labels(route, method, str(status)).observe(seconds)
+        told = {**facts, "event.duration": int(seconds * 1e9), "trace.id": trace_id()}
+        log.info("%s %s %s %.0f ms", method, route, status, seconds * 1_000, extra=told)
 
     async def _unexpected(self, error: Exception, response: _Response, scope: Scope, receive: Receive) -> None:
         incident = uuid.uuid4().hex
@@ -146,8 +155,9 @@ class Perimeter:
 class _Response:
     """Passes a response on, with the security headers; a library's plain-text refusal is said again as a problem."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send = send
+        self._headers = headers
         self._replaced = False
         self.status: int | None = None
 
@@ -159,7 +169,7 @@ class _Response:
             if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
                 body, headers = _as_problem(message["status"])
                 self._replaced = True
-            headers.update(SECURITY_HEADERS)
+            headers.update(self._headers)
             await self._send({**message, "headers": headers.raw})
             if body is not None:
                 await self._send({"type": "http.response.body", "body": body})

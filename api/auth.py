@@ -1,53 +1,138 @@
 """Who may call: permissions as types, so that a route's signature shows its rule.
 
     def search(reader: Reader, ...) -> ...      # a caller who may read
+    def export(auditor: Auditor, ...) -> ...    # one who may see who asked what
     def livez() -> ...                          # nobody is asked
 
-Belongs here: reading and checking credentials. Does not belong here: what a dataset's policy allows (query.published).
-One key, made at first start in HOME/keys/api.key (mode 0600), sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    Reader   search, lineage, datasets, counts of a cohort     reader, steward, admin
+    Steward  answering for a dataset                           steward, admin
+    Auditor  the access log: reading, export, verify           auditor, admin
+    Admin    the service itself                                admin
+    Scraper  metrics                                           metrics, auditor, admin
+
+An auditor is no reader: who sees who asked needs not see what was asked for. One who is both has both roles.
+
+Belongs here: the types, and reading the headers. Does not belong here: checking a credential (identity), what a
+dataset's policy allows (query.published).
 """
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
-from typing import Annotated, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Response, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from starlette.exceptions import HTTPException
 
+from api.access import look_of
+from api.identity.callers import Caller, Refused, forbidden
 from api.service import Service
-from medvec_assets.query.published import Grants
+from resources.api_keys import Role
+from resources.errors import QueryInvalid
 
-_BEARER = HTTPBearer(auto_error=False, description="the key in HOME/keys/api.key")
-_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="the key in HOME/keys/api.key")
+PURPOSE = "X-Purpose-Of-Use"
+_BEARER = HTTPBearer(auto_error=False, description="an API key of `medvec keys create`, or a token of the OIDC issuer")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key of `medvec keys create`")
 
-
-@dataclass(frozen=True)
-class Caller:
-    """Somebody who may call. `datasets` are those that were granted; None: all that this deployment may show."""
-
-    name: str
-    datasets: Grants = None
+PERMISSIONS: dict[Callable[..., Any], Permission] = {}
+"""Every permission by its dependency. A route among whose dependencies there is none of them is open to all."""
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     return cast(Service, request.state.service)
 
 
-def may_read(
-    service: Annotated[Service, Depends(service_of)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    header: Annotated[str | None, Security(_HEADER)],
-) -> Caller:
-    """The caller, if one of the two headers holds the key; 401 otherwise."""
-    given = bearer.credentials if bearer is not None else header
-    # compare_digest takes the same time wherever the first difference is; bytes, because it refuses non-ASCII text.
-    if given is None or not hmac.compare_digest(given.encode(), service.api_key.encode()):
-        raise HTTPException(401, "this needs the API key", headers={"WWW-Authenticate": "Bearer"})
-    return Caller("api-key")
+@dataclass(frozen=True)
+class Permission:
+    """Lets callers with one of `roles` in."""
+
+    roles: frozenset[Role]
+
+    async def check(self, request: Request) -> Caller:
+        """The caller. Refused: 401, 403, 429 or 503; QueryInvalid for a purpose of use that is none."""
+        bearer = await _BEARER(request)
+        given = bearer.credentials if bearer is not None else await _HEADER(request)
+        desk = (await service_of(request)).desk
+        look, address = look_of(request), request.client.host if request.client else ""
+        try:
+            caller = await desk.identified(given, address)
+            look.who, look.key_id, look.roles = (
+                caller.id,
+                caller.credential,
+                set(caller.roles),
+            )  # of one refused below too
+            await desk.limits.request(caller)
+            if not caller.roles & self.roles:
+                raise forbidden("role_missing")
+            look.purpose = desk.purpose(request.headers.get(PURPOSE))
+            caller = replace(caller, purpose=look.purpose)
+        except Refused as refused:
+            look.refusal = refused.reason
+            raise
+        except QueryInvalid:
+            look.refusal = "purpose_invalid"
+            raise
+        request.state.permitted = (self, caller)
+        return caller
+
+
+def _needs(*roles: Role) -> Callable[..., Awaitable[Caller]]:
+    permission = Permission(frozenset(roles))
+
+    async def permitted(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],  # these three for OpenAPI
+        header: Annotated[str | None, Security(_HEADER)],
+        purpose: Annotated[str | None, Header(alias=PURPOSE, description="HL7 PurposeOfUse code")] = None,
+    ) -> Caller:
+        by, caller = getattr(request.state, "permitted", (None, None))
+        return caller if caller is not None and by is permission else await permission.check(request)
+
+    PERMISSIONS[permitted] = permission
+    return permitted
+
+
+def permission_of(dependant: Dependant) -> Permission | None:
+    """The permission that a route's signature names; None if it names none."""
+    if dependant.call in PERMISSIONS:
+        return PERMISSIONS[dependant.call]
+    return next(filter(None, map(permission_of, dependant.dependencies)), None)
+
+
+class Guarded(APIRoute):
+    """A route whose permission is asked before its body is read: FastAPI would parse what a stranger sent first."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer, permission = super().get_route_handler(), permission_of(self.dependant)
+
+        async def guarded(request: Request) -> Response:
+            if permission is not None:
+                await permission.check(request)
+            return await answer(request)
+
+        return guarded
+
+
+async def charge_of(request: Request, service: Annotated[Service, Depends(service_of)]) -> Callable[[int], None]:
+    """Charges a cost to the caller that this request's permission let in; 429 if it is too much."""
+
+    def charge(cost: int) -> None:
+        try:
+            service.desk.limits.charge(request.state.permitted[1], cost)
+        except Refused as refused:
+            look_of(request).refusal = refused.reason
+            raise
+
+    return charge
 
 
 Serving = Annotated[Service, Depends(service_of)]
-Reader = Annotated[Caller, Depends(may_read)]
+Reader = Annotated[Caller, Depends(_needs(Role.READER, Role.STEWARD, Role.ADMIN))]
+Steward = Annotated[Caller, Depends(_needs(Role.STEWARD, Role.ADMIN))]
+Auditor = Annotated[Caller, Depends(_needs(Role.AUDITOR, Role.ADMIN))]
+Admin = Annotated[Caller, Depends(_needs(Role.ADMIN))]
+Scraper = Annotated[Caller, Depends(_needs(Role.METRICS, Role.AUDITOR, Role.ADMIN))]
+Charge = Annotated[Callable[[int], None], Depends(charge_of)]

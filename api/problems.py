@@ -26,16 +26,20 @@ MAX_FIELD_ERRORS = 20  # a vector of 16,384 strings would be answered with megab
 log = logging.getLogger("medvec.api")
 
 _REMEDIES = {
-    400: "send valid JSON in UTF-8, to the loopback address the service listens on",
-    401: "send the key of HOME/keys/api.key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    400: "send valid JSON in UTF-8, to a host name that the service has",
+    401: "send a key of `medvec keys create`, on this machine that of HOME/keys/api.key, or your issuer's token, as "
+    "'Authorization: Bearer ...'; keys also as 'X-API-Key: KEY'",
+    403: "ask for the role: `medvec keys create --role`, or at your issuer",
     404: "see GET /openapi.json for the routes",
+    408: "send the body faster, or send less",
     405: "see GET /openapi.json for the routes and their methods",
-    408: "send it again, faster or smaller",
     410: "ask the question again, without a cursor",
     413: "send a body of at most 1 MiB, or an image of at most MEDVEC_API_UPLOAD_BYTES",
     415: "send application/json to search, and the file itself to search by image; GET /openapi.json lists its types",
     422: "mend the fields named in errors; GET /openapi.json has the schema and examples",
+    429: "wait as long as Retry-After says",
     500: "look for the incident in the service's log, or run medvec doctor",
+    503: "try again after Retry-After",
 }
 
 

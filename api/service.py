@@ -1,4 +1,4 @@
-"""What the routes share for the app's life: settings, key, lake, one index connection, one search engine.
+"""What the routes share for the app's life: settings, the desk that knows callers, lake, one index connection, one search engine.
 
 Belongs here: opening these things once, when first needed, and closing them at the end. The service starts and answers
 /livez while the index is down; a later request finds it again. Does not belong here: HTTP.
@@ -7,21 +7,20 @@ Belongs here: opening these things once, when first needed, and closing them at 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import cast
 
+from api.draining import Drain
+from api.identity.desk import Desk
+from api.index_door import IndexDoor, OpenIndex
 from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import SearchEngine
 from resources import tables
+from resources.errors import IndexUnavailable
 from resources.lakehouse import Lakehouse
-from resources.settings import Settings, secret_file
-
-if TYPE_CHECKING:
-    from resources.vector_index import VectorIndex
-
-OpenIndex = Callable[[Settings], "AbstractContextManager[VectorIndex]"]
+from resources.settings import Settings
+from resources.vector_index import VectorIndex
 
 
 class Service:
@@ -29,12 +28,12 @@ class Service:
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
-        self.api_key = secret_file(settings.home / "keys" / "api.key")
-        self._open_index = open_index
-        self._opening = threading.Lock()
+        self.desk = Desk(settings, lambda: self.lake)
+        self.door = IndexDoor(settings, open_index)
+        self.drain = Drain(settings.api_drain_seconds)
+        self._making = threading.Lock()
         self._opened = ExitStack()
         self._engine: SearchEngine | None = None
-        self._index: VectorIndex | None = None
 
     @cached_property
     def lake(self) -> Lakehouse:
@@ -45,26 +44,20 @@ class Service:
         return self._opened.enter_context(closing(Decoder(self.settings)))
 
     @property
-    def index(self) -> VectorIndex:
-        """The index connection. Raises IndexUnavailable while it cannot be opened; the next call tries again."""
-        with self._opening:
-            if self._index is None:
-                self._index = self._opened.enter_context(self._open_index(self.settings))
-            return self._index
-
-    @property
     def engine(self) -> SearchEngine:
-        index = self.index
-        with self._opening:
+        with self._making:
             if self._engine is None:
-                engine = SearchEngine(self.settings, self.lake, index)
+                engine = SearchEngine(self.settings, self.lake, cast(VectorIndex, self.door))
                 self._engine = self._opened.enter_context(closing(engine))
             return self._engine
 
     def check_ready(self) -> None:
-        """Raises the error of the part that does not answer: lake or index."""
+        """Raises the error of the part that does not answer: lake or index; or of a service that is about to end."""
+        if self.drain.begun:
+            raise IndexUnavailable("the service is ending", remedy="ask another replica", code="draining")
         self.lake.snapshot(tables.generations())
-        self.index.collections()
+        self.door.collections()
 
     def close(self) -> None:
         self._opened.close()
+        self.door.close()

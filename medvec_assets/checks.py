@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.partitions import Partition
-from medvec_assets.scorer import scores
+from medvec_assets.scorer import scores, verdicts
 from medvec_assets.stages import embeddings, entities, generations, manifest, quarantine, records, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
@@ -286,7 +286,7 @@ def _deid_scored(ctx: Context, spec: DatasetSpec, partition: str) -> Finding:
     if score["failure"]:
         remedy = "the scored copies could not be run, so nothing is proved; mend what ended them: "
         places = [score["failure"]]
-    return Finding("deid_scored", scores.passed(score), remedy + "; ".join(places[:MAX_NAMED]), numbers)
+    return Finding("deid_scored", verdicts.passed(score), remedy + "; ".join(places[:MAX_NAMED]), numbers)
 
 
 def _records_with_input(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from medvec_assets.catalog import CATALOG
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.verify import layouts
-from resources import encoders
+from resources import encoders, exports
 from resources.audit import Audit
 from resources.errors import IndexInvalid, IntegrityError, MedvecError
 from resources.lakehouse import Lakehouse
@@ -134,11 +134,14 @@ def _source(settings: Settings, spec: Any) -> str:
 
 
 def _audit(settings: Settings) -> str:
-    audit = Audit(Lakehouse.open(settings))
-    broken = [fault for spec in CATALOG for fault in audit.broken_chains(spec.id)]
+    lake = Lakehouse.open(settings)
+    audit = Audit(lake)
+    broken = [
+        fault for spec in CATALOG for fault in (*audit.broken_chains(spec.id), *exports.broken_chains(lake, spec.id))
+    ]
     if broken:
         raise IntegrityError(
-            f"{len(broken)} faults in audit/materializations, the first: {broken[0]}",
-            remedy="keep the lake as it is and compare with a backup: somebody changed the record of lineage",
+            f"{len(broken)} faults in audit/materializations and audit/exports, the first: {broken[0]}",
+            remedy="keep the lake as it is and compare with a backup: somebody changed the record of lineage or of exports",
         )
-    return "every chain of audit/materializations holds"
+    return "every chain of audit/materializations and audit/exports holds"

@@ -52,7 +52,8 @@ def of_partition(ctx: Context, spec: DatasetSpec, space: str, partition: str) ->
 def _thumbnails(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> list[str]:
     records = ctx.lake.snapshot(tables.records(spec.id))
     assert records is not None  # embeddings were made from it
-    some = records.read(["record_id", "modality", "attributes"], pc.field("partition") == partition)
+    is_open = pc.field("access_tier") == AccessTier.OPEN.value
+    some = records.read(["record_id", "modality", "attributes"], (pc.field("partition") == partition) & is_open)
     some = some.sort("record_id").head(figures.MAX_THUMBNAILS)
     captions = {record_id: _caption(modality_name, attributes) for record_id, modality_name, attributes in some.rows()}
     # A job is found by record; its fingerprint is not looked at here.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 Result = dict[str, Any]
+_WAY_OUT = "counts leave by `medvec count --export FILE`, which holds them against what left before"
 _NOT_CURRENT = (("running", "in a run"), ("unasked", "never asked for"))
 _TOLD = ("modality", "body_part", "series_description", "study_description")
 
@@ -24,6 +25,13 @@ def run(result: Result) -> Iterator[str]:
                 f"index: {totals['vectors_upserted']:,} written, {totals['vectors_deleted']:,} deleted, "
                 f"{totals['vectors_unchanged']:,} unchanged"
             )
+        yield from _stays(done)
+
+
+def _stays(told: Result) -> Iterator[str]:
+    """Exact counts of persons are told to who works at the site: told, too, that they end there."""
+    if told.get("for_this_site_only"):
+        yield f"for this site only: {_WAY_OUT}"
 
 
 def roles(result: Result) -> Iterator[str]:
@@ -110,6 +118,10 @@ def maintained(result: Result) -> Iterator[str]:
     yield from (f"{name}: the index gives up its deleted entities" for name in result["compacted"])
     if result["staged_removed"]:
         yield f"staging: {result['staged_removed']:,} segments that nobody wants deleted"
+    if result["landed_bytes_removed"]:
+        yield f"landed: {result['landed_bytes_removed'] / 1e9:,.2f} GB of earlier releases deleted"
+    if result["payloads_removed"]:
+        yield f"payloads: {result['payloads_removed']:,} that no record names deleted"
     if not result["tables"]:
         yield "no table yet: medvec run"
 
@@ -127,6 +139,7 @@ def partitions(result: Result) -> Iterator[str]:
         reason = f": {one['reason']}" if one["reason"] else ""
         size = f"{one['size_bytes'] / 1e9:,.1f} GB"
         yield f"{one['partition']:{width}}  {one['objects']:>9,} objects  {size:>12}  {one['state']}{reason}"
+    yield from _stays(result)
 
 
 def status(result: Result) -> Iterator[str]:
@@ -168,3 +181,7 @@ def counts(answer: dict[str, Any]) -> Iterator[str]:
         yield f"  {shown:>12}  " + " · ".join(str(row[name]) for name in answer["by"])
     if hidden:
         yield f"hidden: fewer than {least}, or what would tell such a count"
+    if "export" in answer:
+        yield f"written, as export {answer['export']} of {answer['dataset']}"
+    else:
+        yield from _stays({"for_this_site_only": least > 1})

@@ -304,6 +304,7 @@ class _Dataset:
             "records": total(records.ASSET, "rows_out"),
             "quarantined": quarantined,
             "spaces": self._computed,
+            **({"for_this_site_only": True} if ctx.counts_stay(spec) else {}),
         }
 
     def _context(self) -> Any:

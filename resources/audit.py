@@ -1,6 +1,6 @@
 """The record of lineage: audit/materializations, append-only and hash-chained.
 
-Belongs here: writing a materialization's facts, reading the latest ones, verifying the chains.
+Belongs here: writing a materialization's facts, reading the latest ones, verifying chains (also those of resources.exports).
 Does not belong here: deciding what is stale (stages), or Dagster's event log, which is operational.
 
 There is one chain per dataset, asset, space version and partition, because one partition is one run: writers of
@@ -11,7 +11,7 @@ same predecessor), which `broken_chains` tells apart from a changed or missing r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -102,12 +102,12 @@ class Audit:
         if snapshot is None:
             return []
         rows = snapshot.read(where=pc.field("dataset") == dataset)
-        return list(_faults(rows))
+        return list(faults(rows, tables.MATERIALIZATIONS, _chain))
 
 
-def row_hash(row: dict[str, Any]) -> str:
-    """SHA-256 over every column but `row_hash` itself, in schema order."""
-    fields = [_canonical(row[name]) for name in tables.MATERIALIZATIONS.names if name != "row_hash"]
+def row_hash(row: dict[str, Any], schema: pa.Schema = tables.MATERIALIZATIONS) -> str:
+    """SHA-256 over every column but `row_hash` itself, in the order of `schema`."""
+    fields = [_canonical(row[name]) for name in schema.names if name != "row_hash"]
     return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()
 
 
@@ -120,16 +120,19 @@ def _chain(row: dict[str, Any]) -> ChainKey:
     return (row["asset"], row["space_version"], row["partition"])
 
 
-def _faults(rows: pl.DataFrame) -> Iterable[str]:
-    chains: dict[ChainKey, list[dict[str, Any]]] = {}
+def faults(
+    rows: pl.DataFrame, schema: pa.Schema, chain_of: Callable[[dict[str, Any]], tuple[str, ...]]
+) -> Iterable[str]:
+    """Every changed, missing or forked row of the chains in `rows`, in words."""
+    chains: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows.sort("sequence").iter_rows(named=True):
-        chains.setdefault(_chain(row), []).append(row)
+        chains.setdefault(chain_of(row), []).append(row)
     for chain, links in chains.items():
         name = "/".join(chain)
         hashes = {GENESIS} | {link["row_hash"] for link in links}
         predecessors: set[str] = set()
         for link in links:
-            if row_hash(link) != link["row_hash"]:
+            if row_hash(link, schema) != link["row_hash"]:
                 yield f"{name} row {link['sequence']}: the row was changed after it was written"
             if link["previous_hash"] not in hashes:
                 yield f"{name} row {link['sequence']}: its predecessor is missing"

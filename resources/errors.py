@@ -89,7 +89,7 @@ class IntegrityError(MedvecError):
 
 
 class PolicyRefused(MedvecError):
-    """`rule` is the name of the rule of resources.policy that refused."""
+    """`rule` is the name of the rule that refused."""
 
     code = "policy_refused"
     status = 403

@@ -92,6 +92,13 @@ class ObjectStore:
         """Remove an object; removing one that is not there is not an error."""
         self._backend.delete(key)
 
+    def remove_drafts(self, prefix: str, before: datetime) -> None:
+        """Remove what writers that were killed before `before` left below a folder; in a bucket nothing is left."""
+        for draft in (self.folder / prefix).rglob(".medvec-*.part") if self.folder else ():
+            with suppress(FileNotFoundError):  # its writer has just made an object of it
+                if draft.stat().st_mtime < before.timestamp():
+                    draft.unlink()
+
     def sha256(self, key: str) -> str:
         """Hex digest of the object's bytes, in constant memory."""
         return self.digest_and_head(key, 0)[0]

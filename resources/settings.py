@@ -6,6 +6,7 @@ Does not belong here: facts about datasets (catalog), defaults of an encoder (en
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from datetime import date
@@ -76,6 +77,48 @@ class Settings(BaseSettings):
     decode_workers: int = Field(default=2, ge=1)
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8087, ge=0, le=65535)
+    api_hosts: frozenset[str] = Field(
+        default_factory=frozenset, description="names by which others reach the service, besides loopback's"
+    )
+    api_tls_cert: Path | None = Field(default=None, description="PEM of the service's certificate and its chain")
+    api_tls_key: Path | None = None
+    api_behind_proxy: bool = Field(default=False, description="an edge before the service ends TLS")
+    api_proxies: frozenset[str] = Field(
+        default_factory=frozenset, description="addresses or networks whose X-Forwarded-* headers are believed"
+    )
+    api_rate_limit: str = Field(default="100000/minute", description="requests of one caller")
+    api_cost_limit: str = Field(default="200000/minute", description="one caller's questions, long answers more than 1")
+    api_failure_limit: str = Field(default="60/minute", description="refused credentials of one client address")
+    api_limits_uri: SecretStr = Field(
+        default=SecretStr("memory://"), description="where limits are counted; redis:// counts for all replicas"
+    )
+    api_purposes: frozenset[str] = Field(
+        default=frozenset(
+            {"TREAT", "HRESCH", "CLINTRCH", "PUBHLTH", "HOPERAT", "HQUALIMP", "HCOMPL", "HSYSADMIN", "TRAIN"}
+        ),
+        description="HL7 PurposeOfUse codes that a caller may give",
+    )
+    api_purpose_required: bool = False
+    oidc_issuer: str = Field(default="", description="whose tokens are accepted; empty: nobody's")
+    oidc_audience: str = Field(default="", description="this service, as the issuer's tokens name it")
+    oidc_jwks_uri: str = Field(default="", description="the issuer's keys; empty: where its discovery document says")
+    oidc_ca: Path | None = Field(default=None, description="PEM of who signed the issuer's certificate")
+    oidc_roles_claim: str = "roles"
+    oidc_datasets_claim: str = "datasets"
+    oidc_role_names: dict[str, str] = Field(
+        default_factory=dict, description="a value of the roles claim -> the role it gives; empty: the roles' own names"
+    )
+    oidc_leeway_seconds: int = Field(default=60, ge=0, le=300, description="by how much the issuer's clock may differ")
+    api_index_seconds: float = Field(default=5.0, gt=0, description="one request to the index; a slower one is a 503")
+    api_concurrency: int = Field(
+        default=16, ge=1, description="requests of a worker at work at once; more of them wait"
+    )
+    api_queue: int = Field(default=64, ge=0, description="requests of a worker that may wait; more of them are a 503")
+    api_workers: int = Field(default=1, ge=1, description="processes of the query service")
+    api_drain_seconds: float = Field(
+        default=0.0, ge=0, description="after SIGTERM: not ready, still answering, until a balancer has noticed"
+    )
+    log_format: str = Field(default="line", pattern="^(line|ecs)$", description="ecs: JSON in Elastic's schema")
     api_upload_bytes: int = Field(default=64 << 20, ge=1, description="of an image that is searched by")
     api_upload_pixels: int = Field(
         default=1 << 28, ge=1, description="rows x columns x frames, or voxels, that such an image may declare"
@@ -97,6 +140,15 @@ class Settings(BaseSettings):
     @property
     def index(self) -> str:
         return self.index_uri or str(self.home / "index")
+
+    @property
+    def api_is_local(self) -> bool:
+        """Whether nobody but this machine reaches the query service: on loopback, with no proxy in front."""
+        try:
+            loopback = self.api_host == "localhost" or ipaddress.ip_address(self.api_host).is_loopback
+        except ValueError:
+            loopback = False
+        return loopback and not self.api_behind_proxy
 
     @property
     def torch_threads(self) -> int:

@@ -4,7 +4,7 @@ Belongs here: `TableSpec`s and the functions that name a dataset's tables. Does 
 (lakehouse), or what the values mean for one modality.
 
 JSON columns (`attributes`, `content_digests`, `deid_actions`) hold one object with sorted keys; `{}` when empty.
-`leak_places` and `not_plantable` hold a JSON array of strings.
+`leak_places`, `not_plantable` and `dimensions` hold a JSON array of strings, `cells` one of [{dimension: label}, count or null].
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ RECORDS = _schema(
     ("deid_profile", _STR),
     ("deid_actions", _STR),
     ("content_digests", _STR),
-    optional=(("text", _STR),),
+    optional=(("text", _STR), ("payload", pa.binary())),
 )
 EMBEDDINGS = _schema(
     ("space_version", _STR),
@@ -210,7 +210,33 @@ DEID_SCORES = _schema(
     ("run_id", _STR),
     ("scored_at", _TS),
 )
-SUPPRESSION = _schema(("subject_key", _STR), ("reason", _STR), ("since", _TS))
+EXPORTS = _schema(
+    ("dataset", _STR),
+    ("sequence", _I64),
+    ("dimensions", _STR),
+    ("smallest_count", _I64),
+    ("cells", _STR),
+    ("exported_at", _TS),
+    ("previous_hash", _STR),
+    ("row_hash", _STR),
+)
+SUPPRESSION = _schema(
+    ("subject_key", _STR),
+    ("reason", _STR),
+    ("since", _TS),
+    optional=(("source", _STR),),  # whose pseudonym the key is; null in rows of before 0.2: they concern every source
+)
+API_KEYS = _schema(
+    ("key_id", _STR),
+    ("event", _STR),
+    ("owner", _STR),
+    ("roles", pa.list_(_STR)),
+    ("secret_sha256", _STR),
+    ("created_at", _TS),
+    ("expires_at", _TS),
+    ("recorded_at", _TS),
+    optional=(("datasets", pa.list_(_STR)),),  # none: every dataset
+)
 
 
 def manifest(dataset: str) -> TableSpec:
@@ -227,6 +253,11 @@ def quarantine(dataset: str) -> TableSpec:
 
 def records(dataset: str) -> TableSpec:
     return TableSpec(f"silver/{dataset}/records", RECORDS, ("partition",), ())
+
+
+def payloads(dataset: str) -> str:
+    """The folder of a dataset's payloads, below the lake's root: no table."""
+    return f"payload/{dataset}/"
 
 
 def embeddings(dataset: str, space: str) -> TableSpec:
@@ -253,6 +284,10 @@ def deid_scores() -> TableSpec:
     return TableSpec("audit/deid_scores", DEID_SCORES, ("dataset",), ("scored_at",))
 
 
+def exports() -> TableSpec:
+    return TableSpec("audit/exports", EXPORTS, ("dataset",), ("exported_at", "sequence"))
+
+
 def suppression() -> TableSpec:
     return TableSpec("audit/suppression", SUPPRESSION, (), ("since",))
 
@@ -263,3 +298,7 @@ def refusals() -> TableSpec:
 
 def withdrawals() -> TableSpec:
     return TableSpec("audit/withdrawals", WITHDRAWALS, ("dataset",), ("due_at",))
+
+
+def api_keys() -> TableSpec:
+    return TableSpec("audit/api_keys", API_KEYS, (), ("recorded_at",))

@@ -5,6 +5,6 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import datasets, health, lineage, search
+from api.routes import datasets, health, lineage, metrics, search
 
-ROUTERS = (health.router, search.router, lineage.router, datasets.router)
+ROUTERS = (health.router, metrics.router, search.router, lineage.router, datasets.router)

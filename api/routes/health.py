@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from api.auth import Reader, Serving
+from api.auth import Guarded, Reader, Serving
 from api.models.health import Alive, Ready
 from api.problems import document, responses
 from resources.errors import IndexUnavailable, MedvecError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Guarded)
 
 
 @router.get("/livez")

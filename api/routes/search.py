@@ -9,7 +9,9 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from api.access import Look, Looking
-from api.auth import Caller, Reader, Serving
+from api.auth import Charge, Guarded, Reader, Serving
+from api.identity.callers import Caller
+from api.identity.limits import cost_of_search
 from api.models.search import ImageQuery, MembersAnswer, Name, SearchAnswer, SearchBody
 from api.problems import responses
 from api.service import Service
@@ -17,49 +19,58 @@ from api.uploading import PATH, received, requested_kind
 from medvec_assets.query.search import MAX_LIMIT, SearchRequest
 from medvec_assets.query.uploads import MEDIA_TYPES
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], route_class=Guarded)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILE = {"requestBody": {"required": True, "content": dict.fromkeys(sorted(MEDIA_TYPES), _BINARY)}}
 
 
-@router.post("/search", response_model=SearchAnswer, responses=responses(401, 403, 404, 410, 413, 422, 503))
-def search(reader: Reader, service: Serving, looking: Looking, body: SearchBody) -> Response:
+@router.post("/search", response_model=SearchAnswer, responses=responses(401, 403, 404, 410, 413, 422, 429, 503))
+def search(reader: Reader, service: Serving, looking: Looking, charge: Charge, body: SearchBody) -> Response:
     """Neighbours of a text, a record, a stored vector or a vector, best first, each with its provenance."""
+    charge(cost_of_search(max(1, len(body.queries)), body.limit))
     return _answer(service, reader, looking, body.request(), body.explain)
 
 
 @router.post(
     PATH.removeprefix("/v1"),
     response_model=SearchAnswer,
-    responses=responses(400, 401, 403, 404, 408, 410, 413, 415, 422, 503),
+    responses=responses(400, 401, 403, 404, 408, 410, 413, 415, 422, 429, 503),
     openapi_extra=_FILE,
 )
 async def search_by_image(
-    reader: Reader, service: Serving, looking: Looking, asked: Annotated[ImageQuery, Query()], request: Request
+    reader: Reader,
+    service: Serving,
+    looking: Looking,
+    charge: Charge,
+    asked: Annotated[ImageQuery, Query()],
+    request: Request,
 ) -> Response:
     """Neighbours of a DICOM, PNG, JPEG or NIfTI file, which is the body. It is read in memory, taken the way that stored
     images took, de-identification included, and forgotten."""
     kind = requested_kind(request)
     looking.question = asked.model_dump_json(exclude_defaults=True)  # of a file that is refused, all there is to tell
     asked.conditions()  # refused before the file is read
+    await run_in_threadpool(charge, cost_of_search(1, asked.limit))
     with service.decoder.place():
         data = await received(request, service.settings.api_upload_seconds)
         image = await run_in_threadpool(service.decoder.decode, kind, data)
     return await run_in_threadpool(_answer, service, reader, looking, asked.request(image), asked.explain)
 
 
-@router.get("/hits/{vector_id}/members", responses=responses(401, 404, 422))
+@router.get("/hits/{vector_id}/members", responses=responses(401, 404, 422, 429))
 def members(
     reader: Reader,
     service: Serving,
     looking: Looking,
+    charge: Charge,
     vector_id: str,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     after: Annotated[Name | None, Query(description="the `after` of an earlier answer")] = None,
 ) -> MembersAnswer:
     """The records whose identical content a hit stands for."""
     looking.question = vector_id
+    charge(cost_of_search(1, limit))
     found = service.engine.members(vector_id, reader.datasets, limit, after)
     looking.versions, looking.results = found.versions, len(found.records)
     looking.subjects = {one.subject_key for one in found.records}

@@ -14,8 +14,9 @@ AIMI_CHEST_XRAY = DatasetSpec(
     "observations; one vector per image, of general weights that were never evaluated on radiographs. The sample bundle is "
     "drawn by a script and shows nobody.",
     homepage="https://aimi.stanford.edu/datasets/chexpert-chest-x-rays",
-    access="Whoever accepts the Stanford University Dataset Research Use Agreement is given a link to an Azure container: its "
-    'address goes into MEDVEC_SOURCES, its signature into MEDVEC_CREDENTIALS as "aimi". No part may be passed on.',
+    access="Whoever registers and accepts the Stanford University Dataset Research Use Agreement is given a link to an Azure "
+    'container: its address goes into MEDVEC_SOURCES, its signature into MEDVEC_CREDENTIALS as "aimi". No part may be passed on; '
+    "the agreement that is signed says what else holds.",
     raw_terabytes=50,
     connector="aimi",
     modality="raster",
@@ -23,7 +24,7 @@ AIMI_CHEST_XRAY = DatasetSpec(
     licenses=frozenset({"Stanford University Dataset Research Use Agreement"}),
     access_tier=AccessTier.REGISTERED,
     residency=Residency(where="holders", agreement="stanford-aimi-rua"),
-    withdrawal=Withdrawal.ERASE,  # the agreement: copies are destroyed when Stanford asks; it names no period
+    withdrawal=Withdrawal.ERASE,  # the strict reading: what Stanford does not list any more is not kept here either
     freshness=Freshness(max_age=timedelta(days=365), observe_cron="15 6 1 * *"),
     owners=("team:imaging",),
     index_attributes=("view", "projection", "sex", "age_band", "findings", "uncertain_findings"),

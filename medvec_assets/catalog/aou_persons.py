@@ -14,8 +14,9 @@ AOU_PERSONS = DatasetSpec(
     "the OMOP tables as coded events; one vector of the codes, one of the concepts' names. The sample is synthetic, in "
     "OMOP's layout, some of it broken on purpose.",
     homepage="https://www.researchallofus.org/",
-    access="Researchers of registered institutions, trained and with the Data User Code of Conduct signed, work in the "
-    "Researcher Workbench; MEDVEC_SOURCES names `bigquery://<WORKSPACE_CDR>` or a folder of Parquet there.",
+    access="Researchers of registered institutions, identified, trained and with the Data User Code of Conduct signed, work in "
+    "the Researcher Workbench; participant-level data do not leave it. MEDVEC_SOURCES names `bigquery://<WORKSPACE_CDR>` or a "
+    "folder of Parquet there.",
     raw_terabytes=50,
     connector="omop",
     modality="ehr",
@@ -26,9 +27,9 @@ AOU_PERSONS = DatasetSpec(
     licenses=frozenset({"All of Us Data User Code of Conduct"}),
     access_tier=AccessTier.CONTROLLED,
     residency=Residency(where="enclave:workbench", agreement="aou-data-user-code-of-conduct"),
-    # Who withdraws is not in the next curated data repository, and must not be in anything made of an earlier one.
+    # The strict reading: who is not in the next curated data repository is not kept in anything made of an earlier one.
     withdrawal=Withdrawal.ERASE,
-    smallest_count=21,
+    smallest_count=21,  # Data and Statistics Dissemination Policy: no count of 1 to 20 is published, nor can be derived
     freshness=Freshness(max_age=timedelta(days=400), observe_cron="0 6 * * 1"),
     owners=("team:ehr",),
     index_attributes=("sex", "age_band", "events"),

@@ -14,7 +14,8 @@ GDC_RNA_SEQ = DatasetSpec(
     "vector per aliquot. The sample bundle is synthetic, and star_pca@1, fitted on it, is a stand-in: fit it again on real "
     "counts before use (bench/fit_star_pca.py).",
     homepage="https://gdc.cancer.gov/",
-    access="Open files need none: MEDVEC_SOURCES names https://api.gdc.cancer.gov, or a folder that gdc-client has filled. "
+    access="Open files need none, but NIH's Genomic Data Sharing policy binds their users too: identify nobody, and name the "
+    "data in what is published. MEDVEC_SOURCES names https://api.gdc.cancer.gov, or a folder that gdc-client has filled. "
     "Controlled files are asked for at dbGaP, project by project; they never become vectors here.",
     raw_terabytes=100,
     connector="gdc",
@@ -23,7 +24,7 @@ GDC_RNA_SEQ = DatasetSpec(
     # Controlled files are listed with their dbGaP study as licence, and so refused before they are read.
     licenses=frozenset({"NCI GDC open access"}),
     access_tier=AccessTier.OPEN,
-    # GDC removes a redacted case with the release that says so, in all versions at once.
+    # A redacted case, such as of a subject who withdrew consent, is not shown by GDC any more.
     withdrawal=Withdrawal.ARCHIVE,
     freshness=Freshness(max_age=timedelta(days=120), observe_cron="0 7 * * 1"),
     owners=("team:genomics",),

@@ -14,7 +14,8 @@ GEO_EXPRESSION = DatasetSpec(
     "A sample of another platform than Affymetrix HU6800 (GPL80) is refused: it wants a space of its own. The sample bundle "
     "is Golub's 38 ALL/AML bone marrow samples, real, under an accession that is not GEO's.",
     homepage="https://www.ncbi.nlm.nih.gov/geo/",
-    access="None is needed: GEO's records are public. Personal-level data of GEO studies stand in dbGaP and are not read.",
+    access="None is needed: NCBI places no restrictions on the use of GEO's data, though submitters may claim rights in theirs. "
+    "Personal-level data of GEO studies stand in dbGaP and are not read.",
     raw_terabytes=100,
     connector="geo_series",
     modality="expression",

@@ -19,7 +19,8 @@ KGP_GENOTYPES = DatasetSpec(
     "are refused.",
     homepage="https://www.internationalgenome.org/data-portal/data-collection/phase-3",
     access="None is needed: MEDVEC_SOURCES names s3://1000genomes/release/20130502, read with AWS_SKIP_SIGNATURE=true, or a "
-    "folder that mirrors it. Releases on GRCh38 are refused: their sites are others.",
+    "folder that mirrors it. Releases on GRCh38 are refused: their sites are others. Other collections of IGSR may have terms of "
+    "their own.",
     raw_terabytes=200,
     connector="vcf_objects",
     modality="genotypes",

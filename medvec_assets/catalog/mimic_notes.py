@@ -15,7 +15,8 @@ MIMIC_NOTES = DatasetSpec(
     "sample is synthetic, in the release's layout, with identifiers planted in it and some of it broken on purpose.",
     homepage="https://physionet.org/content/mimic-iv-note/",
     access="PhysioNet gives access to credentialed users who have completed CITI training and signed the project's data use "
-    "agreement; MEDVEC_SOURCES names https://physionet.org/files/mimic-iv-note/2.2/ or a mirror of it.",
+    "agreement, each person singly; it is not shared. MEDVEC_SOURCES names "
+    "https://physionet.org/files/mimic-iv-note/2.2/ or a mirror.",
     raw_terabytes=0.006,
     connector="mimic_notes",
     modality="notes",

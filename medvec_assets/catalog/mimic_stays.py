@@ -18,7 +18,7 @@ MIMIC_STAYS = DatasetSpec(
     "leave bronze. The sample is synthetic, in the release's layout, some of it broken on purpose.",
     homepage="https://physionet.org/content/mimiciv/",
     access="PhysioNet gives access to credentialed users who have completed CITI training and signed the project's data use "
-    "agreement; MEDVEC_SOURCES names https://physionet.org/files/mimiciv/3.1/ or a mirror of it.",
+    "agreement, each person singly; it is not shared. MEDVEC_SOURCES names https://physionet.org/files/mimiciv/3.1/ or a mirror.",
     raw_terabytes=10,
     connector="mimic_tables",
     modality="ehr",

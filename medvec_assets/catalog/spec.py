@@ -120,7 +120,9 @@ class DatasetSpec(_Frozen):
         ge=timedelta(0),
         description="from a removal at the source to the day it must be gone here",
     )
-    smallest_count: int = Field(default=1, ge=1, description="no count of persons below it is ever shown or exported")
+    smallest_count: int = Field(
+        default=1, ge=1, description="no count of persons below it may leave (`medvec count --export`)"
+    )
     sharding: Sharding = Sharding()
     freshness: Freshness
     owners: tuple[str, ...]

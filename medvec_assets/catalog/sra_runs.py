@@ -14,8 +14,9 @@ SRA_RUNS = DatasetSpec(
     "the same organism, strain or contamination are near. Only runs whose consent is `public`: runs under a dbGaP consent are "
     "listed and refused. The sample bundle is synthetic: reads of three random genomes, some runs broken on purpose.",
     homepage="https://www.ncbi.nlm.nih.gov/sra",
-    access="Public runs need none: MEDVEC_SOURCES names a folder, or E-utilities with the studies that are wanted. Runs under a "
-    "dbGaP consent are asked for at dbGaP, and no vector is made of them.",
+    access="Public runs need none, and the databases' collaboration attaches no terms of use to them: MEDVEC_SOURCES names a "
+    "folder, or E-utilities with the studies that are wanted. Runs under a dbGaP consent are asked for at dbGaP, and no vector "
+    "is made of them.",
     raw_terabytes=80,
     connector="sra_runs",
     modality="sequencing",

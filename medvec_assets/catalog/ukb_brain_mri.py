@@ -15,7 +15,7 @@ UKB_BRAIN_MRI = DatasetSpec(
     "re-lit by a script under invented eids.",
     homepage="https://biobank.ndph.ox.ac.uk/ukb/field.cgi?id=20252",
     access="Researchers of an approved application work inside UK Biobank's Research Analysis Platform. Individual data, and "
-    "variables made of them, vectors too, may not leave it.",
+    "variables made of them, vectors too, may not leave it; exemptions are UK Biobank's to give.",
     raw_terabytes=50,
     connector="ukb_rap",
     modality="volume",
@@ -24,7 +24,7 @@ UKB_BRAIN_MRI = DatasetSpec(
     access_tier=AccessTier.CONTROLLED,
     residency=Residency(where="enclave:rap", agreement="ukb-mta"),
     withdrawal=Withdrawal.ERASE,
-    withdrawal_grace=timedelta(days=90),
+    withdrawal_grace=timedelta(days=90),  # the Platform's own: after it, it removes dispensed files itself
     freshness=Freshness(max_age=timedelta(days=120), observe_cron="45 6 * * 1"),
     owners=("team:imaging",),
     index_attributes=("body_part", "orientation", "visit"),

@@ -1,7 +1,7 @@
 """The command line. Every command takes --json: one JSON object on stdout and nothing else.
 
 Belongs here: the way in and out of the process, exit codes (0 fine, 1 the job or a check failed, 2 bad usage or
-configuration). Does not belong here: a command (pipeline, ask, tools), what they share (shared).
+configuration). Does not belong here: a command (pipeline, ask, keys, tools), what they share (shared).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from medvec_assets.cli import ask, pipeline, tools  # noqa: F401  (each adds its commands to the app)
+from medvec_assets.cli import ask, keys, pipeline, tools  # noqa: F401  (each adds its commands to the app)
 from medvec_assets.cli.shared import app
 from resources.errors import ConfigError, MedvecError, StorageError
 

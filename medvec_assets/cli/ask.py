@@ -1,4 +1,4 @@
-"""Commands that answer a question and change nothing.
+"""Commands that answer a question and change nothing, but for the ledger of what `count --export` lets out.
 
 Belongs here: search, lineage, count, status, doctor. Does not belong here: any work.
 """
@@ -90,17 +90,24 @@ def lineage(vector_id: str, as_json: AsJson = False) -> None:
 def count(
     dataset_id: Annotated[str, typer.Argument(metavar="DATASET")],
     by: Annotated[list[str], typer.Option(help="Cohort, modality, license or an attribute; may be given again.")],
+    export: Annotated[
+        Path | None, typer.Option(help="Write the counts to this new file, the only one that may leave an enclave.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count subjects, as may leave an enclave: small counts, and what would tell them, are not shown."""
+    """Count subjects: small counts, and what would tell them, are not shown. Only what --export writes may leave."""
+    from medvec_assets.query import exports
     from medvec_assets.query.published import require_visible
     from medvec_assets.query.small_cells import counts
     from resources.lakehouse import Lakehouse
 
     spec, settings = dataset(dataset_id), settings_here()
     require_visible(spec, settings)
-    found = counts(Lakehouse.open(settings), spec, by)
-    answer = {"dataset": spec.id, "by": by, "smallest_count": spec.smallest_count, "counts": found.to_dicts()}
+    lake = Lakehouse.open(settings)
+    if export is None:
+        answer = exports.answer(spec, by, counts(lake, spec, by))
+    else:
+        answer = exports.export(settings, lake, spec, by, export)
     show(answer, as_json, printing.counts)
 
 

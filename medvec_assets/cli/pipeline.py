@@ -49,7 +49,8 @@ def partitions(
         return
     with stages() as ctx:
         states = [asdict(state) for state in partition_states(ctx, spec)]
-    show({"dataset": spec.id, "partitions": states}, as_json, printing.partitions)
+        stays = {"for_this_site_only": True} if ctx.counts_stay(spec) else {}
+    show({"dataset": spec.id, "partitions": states, **stays}, as_json, printing.partitions)
 
 
 @app.command()

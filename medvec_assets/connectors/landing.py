@@ -14,12 +14,16 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from resources.settings import Settings
+
+_DIGEST = 40  # hex digits of an entry's name
+_LISTED = "listed"  # its modification time is when the last listing began
 
 
 class Landing:
@@ -43,7 +47,7 @@ class Landing:
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The file or folder called `name`, made by `make` at the path that it is given if it is not there yet."""
-        digest = hashlib.sha256(name.encode()).hexdigest()[:40]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
         path = self._folder / digest[:2] / digest
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -54,6 +58,37 @@ class Landing:
             self._make_room(path)
         os.utime(path)
         return path
+
+    def listed(self, began: datetime) -> None:
+        """Note that the source was listed, beginning then: a listing asks for all that is made of the present release."""
+        if self._folder.exists():
+            mark = self._folder / _LISTED
+            mark.touch(mode=0o600)
+            os.utime(mark, (began.timestamp(), began.timestamp()))
+
+    def evict(self, unused_since: datetime) -> int:
+        """Remove every file and folder that nobody asked for since then, nor since the last listing began; the bytes.
+
+        That is what was made of earlier releases, with the rows of whoever has withdrawn since. It is made again if wanted.
+        """
+        mark, freed = self._folder / _LISTED, 0
+        if not mark.exists():
+            return 0
+        oldest = min(unused_since.timestamp(), mark.stat().st_mtime)
+        for entry in self._folder.glob("??/*"):
+            with suppress(FileNotFoundError, Timeout):  # another process made room, or is making it
+                if entry.suffix != ".lock" and entry.stat().st_mtime < oldest:
+                    freed += self._evict(entry)
+        return freed
+
+    def _evict(self, entry: Path) -> int:
+        lock = entry.with_name(entry.name.removeprefix(".")[:_DIGEST] + ".lock")  # a draft of a killed process too
+        with FileLock(lock, timeout=0):
+            gone = entry.rename(entry.with_name(f".{lock.stem}.{uuid4().hex}"))  # so that nobody finds half of it
+            size = sum(path.stat().st_size for path in (gone, *gone.rglob("*")) if path.is_file())
+            _remove(gone)
+            lock.unlink(missing_ok=True)
+        return size
 
     def _make(self, path: Path, make: Callable[[Path], None]) -> None:
         for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed: we hold the lock
@@ -66,7 +101,8 @@ class Landing:
             _remove(draft)
 
     def _make_room(self, newest: Path) -> None:
-        """Files beyond the limit go, the one longest not asked for first. Folders stay: making one takes hours.
+        """Files beyond the limit go, the one longest not asked for first. Folders stay, which take hours to make, until
+        `evict`.
 
         Looked at only once a hundredth of the limit was added, or a folder of many small files would be walked for each.
         """

@@ -19,14 +19,22 @@ import polars as pl
 from medvec_assets.connectors import LISTING, Listing, Rejection
 from medvec_assets.connectors.csv_tables import CsvTable
 from medvec_assets.connectors.landing import Landing
-from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, digest, listed, shard_table
+from medvec_assets.connectors.parts import (
+    SHARDS,
+    Parts,
+    ShardedTable,
+    digest,
+    listed,
+    require_rows_kept,
+    shard_table,
+)
 from medvec_assets.connectors.physionet import PhysioNetProject, Published, open_project
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.json_columns import json_objects
-from resources.errors import ObjectRejected
+from resources.errors import ObjectRejected, SourceError
 from resources.settings import Settings
 
-VERSION = "mimic-rows-1"  # of a stay's bytes: the columns below and how they are written
+VERSION = "mimic-rows-2"  # of a stay's bytes: the columns below and how they are written
 COHORT = "hosp"
 MEDIA_TYPE = "application/x-ndjson"
 ADMISSIONS, PATIENTS = "admissions", "patients"
@@ -72,7 +80,7 @@ TABLES: dict[str, _Layout] = {
         "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime drug_type drug "
         "formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx form_val_disp form_unit_disp "
         "doses_per_24_hrs route",
-        "subject_id hadm_id starttime drug_type drug route",
+        "subject_id hadm_id starttime drug route",
     ),
     "labevents": _Layout(
         "hosp/labevents.csv.gz",
@@ -118,16 +126,18 @@ class MimicTables:
         """Every admission, a group of parts at a time; then what of the tables has no place in any stay.
 
         Nothing of `previous` is needed: tables of known checksums are landed and not read again. Raises SourceError,
-        before the last listing, if a table is not the published one, lacks a column, or the release changed meanwhile.
+        before the last listing, if a table is not the published one, lacks a column, if its columns have moved, or the
+        release changed meanwhile.
         """
         published = self._project.published()
         license = self._project.license(published)
         tables = self._tables(published)
+        left_out = tuple(_left_out(tables))
         release = f"{self._project.name} {published.release}"
         for index in self._parts(published, tables).indexes():
             yield Listing(self._listed(index, license, release))
         self._project.confirm(published)
-        yield Listing(pl.DataFrame(schema=LISTING), tuple(_left_out(tables)))
+        yield Listing(pl.DataFrame(schema=LISTING), left_out)
 
     def read(self, uri: str, *, max_bytes: int) -> bytes:
         """A stay's rows as JSON, one a line. ObjectRejected `object_missing` if this release has no such stay."""
@@ -192,9 +202,10 @@ class MimicTables:
 
 
 def _left_out(tables: Mapping[str, ShardedTable]) -> Iterator[Rejection]:
-    """What has no place in any stay, a line for each table. Rows of an admission that is not listed are left out unsaid:
-    a release may hold fewer admissions than a table names."""
+    """What has no place in any stay, a line for each table. Some rows of an admission that is not listed are left out unsaid:
+    a release may hold fewer admissions than a table names. SourceError where that is most of a table."""
     for name, table in tables.items():
+        require_rows_kept(name, table.rows, table.left_out)
         if table.left_out:
             remedy = (
                 f"{table.left_out} rows of it have no whole number as subject_id, or another number of fields than its "
@@ -203,6 +214,10 @@ def _left_out(tables: Mapping[str, ShardedTable]) -> Iterator[Rejection]:
             yield Rejection(f"table-{name}", "rows_without_subject", remedy)
     admissions = tables[ADMISSIONS].of(range(SHARDS))
     unnamed = admissions.height - _with_part(admissions).height
+    if unnamed == admissions.height:
+        remedy = "fetch the table of admissions again; nothing was committed"
+        raise SourceError("the release has no admission with a number", code="source_empty", remedy=remedy)
+    require_rows_kept(ADMISSIONS, admissions.height - unnamed, unnamed)
     if unnamed:
         remedy = f"{unnamed} admissions have no whole number as hadm_id: ask the source to correct them"
         yield Rejection(f"table-{ADMISSIONS}", "stay_without_id", remedy)
@@ -220,6 +235,7 @@ def _lines(tables: Mapping[str, pl.DataFrame], titles: Mapping[str, pl.DataFrame
             rows = table.with_columns(subject=subject).join(stays, on="subject")
         else:
             rows = _with_part(table).join(stays, on=["part", "subject"], how="semi")
+            require_rows_kept(name, rows.height, table["hadm_id"].count() - rows.height)
         fields = {column: pl.col(column) for column in table.columns if column not in ("subject_id", "hadm_id")}
         found.append(rows.select("part", "subject", line=json_objects(table=pl.lit(name), **fields)))
     return pl.concat(found)

@@ -19,7 +19,15 @@ import polars as pl
 from medvec_assets.connectors import LISTING, Listing, Rejection, sample_folder
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.omop_tables import Layout, Tables, open_tables
-from medvec_assets.connectors.parts import SHARDS, Parts, ShardedTable, digest, listed, shard_table
+from medvec_assets.connectors.parts import (
+    SHARDS,
+    Parts,
+    ShardedTable,
+    digest,
+    listed,
+    require_rows_kept,
+    shard_table,
+)
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.json_columns import json_objects
 from resources.errors import ObjectRejected, SourceError
@@ -122,16 +130,17 @@ class Omop:
         """Every person, a group of parts at a time; then the rows without one.
 
         Nothing of `previous` is needed: tables of known etags are landed and not read again. Raises SourceError if a
-        table lacks a column, or if one of them changed while it was read.
+        table lacks a column, if most of its rows are of nobody, or if one of them changed while it was read.
         """
         etags = self._etags()
         tables = self._tables(etags)
+        left_out = tuple(_left_out(tables))
         for index in self._parts(etags, tables).indexes():
             yield Listing(self._listed(index))
         if self._etags() != etags:
             remedy = "run again: tables that did not change are not read again"
             raise SourceError("tables were changed while they were read", code="release_changed", remedy=remedy)
-        yield Listing(pl.DataFrame(schema=LISTING), tuple(_left_out(tables)))
+        yield Listing(pl.DataFrame(schema=LISTING), left_out)
 
     def read(self, uri: str, *, max_bytes: int) -> bytes:
         """A person's rows as JSON, one a line. ObjectRejected `object_missing` if this release has no such person."""
@@ -203,7 +212,11 @@ class Omop:
 
 
 def _left_out(tables: Mapping[str, ShardedTable]) -> Iterator[Rejection]:
+    if not tables[PERSON].rows:
+        remedy = "export the table of persons again; nothing was committed"
+        raise SourceError("the release has no person with a number", code="source_empty", remedy=remedy)
     for name, table in tables.items():
+        require_rows_kept(name, table.rows, table.left_out)
         if table.left_out:
             remedy = "rows of it have no person_id and are of no person: ask the source to correct them"
             yield Rejection(f"table-{name}", "rows_without_subject", remedy)
@@ -216,6 +229,7 @@ def _lines(tables: Mapping[str, pl.DataFrame], concepts: pl.DataFrame) -> pl.Dat
     found = []
     for name, table in tables.items():
         rows = table.with_columns(part=number).join(persons, on="part", how="semi")
+        require_rows_kept(name, rows.height, table.height - rows.height)
         fields = {column: pl.col(column) for column in table.columns if not column.endswith("_id")}
         for column, called in CONCEPTS[name].items():
             named = concepts.select(

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,6 +90,7 @@ class ParquetTables:
                 kept = [name for name in layout.kept if name not in missing]
                 yield _as_text(pa.Table.from_batches([], file.schema_arrow).select(kept), layout)
                 for batch in file.iter_batches(BATCH_ROWS, columns=kept):
+                    batch.validate(full=True)  # that texts are UTF-8, which Parquet promises and nobody checks
                     yield _as_text(pa.Table.from_batches([batch]), layout)
             except (pa.ArrowInvalid, OSError) as error:
                 raise SourceError(
@@ -170,15 +171,12 @@ def _footer(path: Path) -> bytes:
         return file.read()
 
 
-def _missing(table: str, names: Sequence[str], layout: Layout) -> set[str]:
+def _missing(table: str, names: list[str], layout: Layout) -> set[str]:
     """The optional columns that the table lacks."""
     missing = [name for name in layout.kept if name not in names]
-    if wanted := sorted(set(missing) - set(layout.optional)):
-        raise SourceError(
-            f"table {table} has no column called: {', '.join(wanted)}",
-            code="schema_drift",
-            remedy="compare the CDM's version with the connector's columns; nothing was committed",
-        )
+    twice = {name for name in layout.kept if names.count(name) > 1}
+    if wanted := sorted(set(missing) - set(layout.optional) | twice):
+        raise _drift(f"table {table} has no column, or two, called: {', '.join(wanted)}")
     if further := sorted(set(names) - set(layout.documented)):
         _log.warning("table %s has columns unknown here, which are left out: %s", table, ", ".join(further))
     return set(missing)
@@ -196,7 +194,14 @@ def _as_text(table: pa.Table, layout: Layout) -> pl.DataFrame:
     return pl.concat([_empty(layout), texts], how="diagonal")
 
 
+def _drift(what: str) -> SourceError:
+    remedy = "compare the CDM's version with the connector's columns; nothing was committed"
+    return SourceError(what, code="schema_drift", remedy=remedy)
+
+
 def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_nested() or dtype == pl.Binary:
+        raise _drift("a column of the CDM holds lists, structures or bytes where texts, numbers or dates are meant")
     if isinstance(dtype, pl.Datetime):
         return column.dt.strftime("%Y-%m-%d %H:%M:%S")
     return column.cast(pl.String)

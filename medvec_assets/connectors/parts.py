@@ -29,11 +29,13 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from medvec_assets.connectors.landing import Landing
-from resources.errors import ObjectRejected
+from resources.errors import ObjectRejected, SourceError
 
 SHARDS = 256
 GROUP_ROWS = 500_000  # rows of all tables that are sorted at a time: some 200 MB
 BUFFER_BYTES = 16 << 20  # of rows that wait to be written by shard, by polars' own estimate: some 400,000
+MAX_LOST_SHARE = 0.5  # of a table's rows; above it its columns have moved, and no row is what it seems
+MIN_JUDGED_ROWS = 20  # fewer may be lost for another reason
 _GOLDEN = 0x9E3779B97F4A7C15  # Fibonacci hashing: the same for ever, unlike a library's own hash
 _ROWS, _SHARDS_FILE, _BYTES, _INDEX = "rows.arrow", "shards.json", "parts.bin", "index.parquet"
 _LINES = pl.Schema({"part": pl.Int64(), "subject": pl.Int64(), "line": pl.String()})
@@ -67,6 +69,16 @@ class ShardedTable:
             frame = pl.from_arrow(pa.Table.from_batches(batches, opened.schema), rechunk=True)
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+
+def require_rows_kept(name: str, kept: int, lost: int) -> None:
+    """SourceError `schema_drift` if most rows of the table called `name` belong to nobody who is listed."""
+    if kept + lost >= MIN_JUDGED_ROWS and lost > MAX_LOST_SHARE * (kept + lost):
+        raise SourceError(
+            f"of table {name} {lost} rows name no subject, stay or person that this release lists; {kept} do",
+            code="schema_drift",
+            remedy="its columns have moved, or it is of another release: fetch or export it again; nothing was committed",
+        )
 
 
 def shard_table(landing: Landing, name: str, key: str, frames: Callable[[], Iterator[pl.DataFrame]]) -> ShardedTable:

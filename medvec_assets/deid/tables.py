@@ -1,217 +1,179 @@
 """De-identification of tables: one rule per column, as data, and deny by default.
 
-Belongs here: the rules a column may have, applying them to whole columns. Does not belong here: which columns a source has
-(its connector or modality holds the rule table), free text (notes), keys (pseudonyms).
+Belongs here: the rules that a column may have, applying them to whole columns. Does not belong here: which columns a source
+has (its modality holds the rule table), free text (notes), keys (pseudonyms).
 
-    RULES = TableRules("ehr-tables-1", {"subject_id": Pseudonym("subject"), "zip": Zip3(), "admittime": ShiftedDate(), ...})
-    clean, actions = RULES.apply(frame, pseudonyms, subject_column="subject_id")
+    RULES = TableRules({"patients": {"gender": Codes(frozenset("FM")), "anchor_age": Age()}, ...})
+    clean, refusals = RULES.apply("patients", rows)
 
-A column without a rule is dropped and counted. A value that does not fit its rule (a date that is none, a code off its list)
-becomes null and is counted: it never passes as it is. Columns come as String, as CSV files and catalogues give them.
+What has no rule does not pass: not a column, not a table. A value passes as the type of its rule, so that no text can stand
+where a number, a date or an age is meant; what does not fit its rule becomes null and is told, with the code under which
+its record is set aside, where one is given. Columns come as String, as CSV files and catalogues give them.
+
+There is no rule for a name, an address, a ZIP code or an id: no source here has a column of them that is of use, and the
+subject's own id becomes a key elsewhere (Pseudonyms).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cache
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import polars as pl
 
-from medvec_assets.deid.clinical_terms import terms
-from medvec_assets.deid.pseudonyms import Pseudonyms
-
-# Three-digit ZIP areas of 20,000 people or fewer in the 2000 census, which Safe Harbor wants as 000.
-SPARSE_ZIP3 = terms("036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893")
 OLDEST_AGE = 90  # what ages of 90 and over become
 MAX_AGE = 130
-SHIFT_WEEKS = 260  # dates move back by 1 to so many weeks: intervals and the day of the week stay
-DATE_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
+MAX_TITLE_CHARS = 255  # of OMOP's concept_name, and more than any of MIMIC-IV's titles
+MAX_NUMBERS, MAX_DIGITS = 2, 4  # of a text of words: more may be a telephone number, a date, a ZIP code
+CACHED_TEXTS = 1 << 16  # whose words have been looked up: a column repeats its texts
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*")  # "5mg" is a number and a word, "G123" a word
+REFUSALS: dict[str, pl.DataType] = {"part": pl.UInt32(), "flaw": pl.String()}
+"""A row for each value that did not pass: whose it was, and why its record must not be kept, null where it may be."""
 
 
-@dataclass(frozen=True)
-class Drop:
-    """The column goes; the same as no rule, said on purpose."""
+class Rule(Protocol):
+    @property
+    def flaw(self) -> str | None:
+        """The code under which a record is set aside if a value of this column does not fit."""
+        ...
 
-
-@dataclass(frozen=True)
-class Keep:
-    """Values stay as they are: a column that can hold no identifier, whoever types into it (a number, a unit)."""
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        """A column of String as what may pass of it, null where nothing may."""
+        ...
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Values of `allowed` stay; others become null."""
+    """Values of `allowed` stay."""
 
-    allowed: frozenset[str]
+    allowed: Collection[str]
+    flaw: str | None = None
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        return pl.when(value.is_in(sorted(self.allowed))).then(value)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Values that are wholly of this form stay: one that no name and no number of a person has."""
+
+    form: str
+    flaw: str | None = None
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        return pl.when(value.str.contains(f"^(?:{self.form})$")).then(value)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Known words stay, and at most MAX_NUMBERS numbers of MAX_DIGITS digits: a column of names of things, into which
+    people type. A text of nothing else stays as it is; of any other what is known stays, parted by blanks."""
+
+    is_known: Callable[[str], bool]
+    flaw: str | None = None
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        return value.map_batches(self._mapped, return_dtype=pl.String())
+
+    def _mapped(self, texts: pl.Series) -> pl.Series:
+        distinct = texts.drop_nulls().unique()
+        known = pl.Series([_known_words(text, self.is_known) for text in distinct], dtype=pl.String())
+        return texts.replace_strict(distinct, known, default=None, return_dtype=pl.String())
+
+
+@dataclass(frozen=True)
+class Title:
+    """A code list's own text or code, which the connector has joined by the row's code: nobody types into it. It stays if
+    it is one line of at most MAX_TITLE_CHARS."""
+
+    flaw: str | None = None
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        fits = (value.str.len_chars() <= MAX_TITLE_CHARS) & ~value.str.contains(r"[\x00-\x1f\x7f]")
+        return pl.when(fits).then(value)
 
 
 @dataclass(frozen=True)
 class Number:
-    """Finite numbers stay, as text; what is no number becomes null: people type remarks into columns of results."""
+    """Float64, finite: people type remarks into columns of results."""
+
+    flaw: str | None = None
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        number = value.cast(pl.Float64, strict=False)
+        return pl.when(number.is_finite()).then(number)
 
 
 @dataclass(frozen=True)
-class Pseudonym:
-    """Each value becomes its keyed pseudonym; equal values of one `kind` become equal ones, in every column and table."""
+class Whole:
+    """Int64 from `least` to `most`: a place in an order, a year."""
 
-    kind: str
+    least: int
+    most: int
+    flaw: str | None = None
 
-
-@dataclass(frozen=True)
-class Zip3:
-    """The first three digits of a US ZIP code, 000 for sparse areas."""
-
-
-@dataclass(frozen=True)
-class ShiftedDate:
-    """A date or time moved by its subject's own offset: intervals within a subject stay to the second.
-
-    `by_source`: the source has shifted already (MIMIC-IV); values that are dates stay, others become null.
-    """
-
-    by_source: bool = False
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        number = value.cast(pl.Int64, strict=False)
+        return pl.when(number.is_between(self.least, self.most)).then(number)
 
 
 @dataclass(frozen=True)
 class Age:
-    """Whole years; 90 and over become 90."""
+    """Int64, whole years; 90 and over become 90."""
+
+    flaw: str | None = "impossible_age"
+
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        years = value.cast(pl.Int64, strict=False)
+        return pl.when(years.is_between(0, MAX_AGE)).then(years.clip(upper_bound=OLDEST_AGE))
 
 
 @dataclass(frozen=True)
-class FreeText:
-    """The rules for notes (deid.notes); a text they refuse becomes null."""
+class ShiftedDate:
+    """Datetime of a date or (not `is_day`) a time that the source has shifted, per subject, into these years. One outside
+    of them was not shifted: its record must not be kept."""
 
+    first_year: int
+    last_year: int
+    is_day: bool = False
+    flaw: str | None = "impossible_date"
 
-Rule = Drop | Keep | Codes | Number | Pseudonym | Zip3 | ShiftedDate | Age | FreeText
+    def clean(self, value: pl.Expr) -> pl.Expr:
+        if self.is_day:
+            time = value.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+        else:
+            time = value.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+        return pl.when(time.dt.year().is_between(self.first_year, self.last_year)).then(time)
 
 
 @dataclass(frozen=True)
 class TableRules:
-    """`name` is the profile under which records are filed, with its version: raise it when a rule changes."""
+    """table -> column -> its rule."""
 
-    name: str
-    columns: Mapping[str, Rule] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Rule]]
 
-    def apply(
-        self, frame: pl.DataFrame, pseudonyms: Pseudonyms, *, subject_column: str | None = None
-    ) -> tuple[pl.DataFrame, dict[str, int]]:
-        """The columns that have a rule, in the frame's order, all String, and how many values (for dropped columns: columns)
-        each action touched. `subject_column` is whose offset a ShiftedDate moves by. Raises ValueError where it is missing.
-        """
-        actions: Counter[str] = Counter()
-        kept: list[pl.Series] = []
-        offsets = self._offsets(frame, pseudonyms, subject_column)
-        for column in frame.iter_columns():
-            rule = self.columns.get(column.name, None)
-            if rule is None or isinstance(rule, Drop):
-                actions["column_dropped" if rule else "column_without_rule"] += 1
+    def apply(self, table: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """(UInt32 `part` and the columns that have a rule, each of its rule's type; REFUSALS)."""
+        rules = {name: rule for name, rule in self.tables.get(table, {}).items() if name in rows.columns}
+        clean = rows.select("part", *(rule.clean(pl.col(name)).alias(name) for name, rule in rules.items()))
+        refusals = [pl.DataFrame(schema=REFUSALS)]
+        for name, rule in rules.items():
+            # One number tells of a column of another type that all has passed: few columns have anything refused.
+            if clean.schema[name] != pl.String and clean[name].null_count() == rows[name].null_count():
                 continue
-            text = column.cast(pl.String)
-            applied = _applied(rule, text, pseudonyms, offsets, actions)
-            kept.append(applied.alias(column.name))
-            if lost := applied.null_count() - text.null_count():
-                actions["value_refused"] += lost
-        return pl.DataFrame(kept), dict(sorted(actions.items()))
-
-    def _offsets(self, frame: pl.DataFrame, pseudonyms: Pseudonyms, subject_column: str | None) -> pl.Series | None:
-        """Int64 days per row (null without a subject), or None where no rule of these columns needs them."""
-        shifting = [name for name in frame.columns if self.columns.get(name) == ShiftedDate()]
-        if not shifting:
-            return None
-        if subject_column is None or subject_column not in frame.columns:
-            raise ValueError(f"{self.name}: {', '.join(shifting)} cannot be shifted without the column of the subjects")
-        return _mapped(frame[subject_column].cast(pl.String), lambda one: shift_days(pseudonyms, one), pl.Int64())
+            changed = clean[name].is_null() if clean.schema[name] != pl.String else clean[name].ne_missing(rows[name])
+            gone = clean.filter(changed & rows[name].is_not_null())
+            refusals.append(gone.select("part", flaw=pl.lit(rule.flaw, pl.String)))
+        return clean, pl.concat(refusals)
 
 
-def shift_days(pseudonyms: Pseudonyms, subject_ref: str) -> int:
-    """The days by which a subject's dates move: a negative whole number of weeks, the same under one key for ever."""
-    weeks = int(pseudonyms.of("date-shift", subject_ref).rpartition("-")[2], 16) % SHIFT_WEEKS + 1
-    return -7 * weeks
-
-
-def _applied(
-    rule: Rule, text: pl.Series, pseudonyms: Pseudonyms, offsets: pl.Series | None, actions: Counter[str]
-) -> pl.Series:
-    match rule:
-        case Keep():
-            return text
-        case Codes(allowed):
-            return _where(text, text.is_in(sorted(allowed)))
-        case Number():
-            number = text.cast(pl.Float64, strict=False)
-            return _where(text, number.is_finite())
-        case Pseudonym(kind):
-            actions["pseudonym"] += text.len() - text.null_count()
-            return _mapped(text, lambda one: pseudonyms.of(kind, one), pl.String())
-        case Zip3():
-            return _zip3(text, actions)
-        case ShiftedDate(by_source):
-            return _dates(text, None if by_source else offsets, actions)
-        case Age():
-            return _ages(text, actions)
-        case FreeText():
-            return _texts(text, actions)
-        case _:  # Drop never gets here
-            raise ValueError(f"{type(rule).__name__} is no rule for values")
-
-
-def _zip3(text: pl.Series, actions: Counter[str]) -> pl.Series:
-    prefix = text.str.strip_chars().str.extract(r"^(\d{3})(?:\d{2}(?:-?\d{4})?)?$", 1)
-    sparse = prefix.is_in(sorted(SPARSE_ZIP3)).fill_null(False)
-    actions["zip3"] += prefix.len() - prefix.null_count()
-    actions["zip3_sparse"] += int(sparse.sum())
-    return pl.select(pl.when(sparse).then(pl.lit("000")).otherwise(prefix)).to_series()
-
-
-def _dates(text: pl.Series, offsets: pl.Series | None, actions: Counter[str]) -> pl.Series:
-    """Each value in the format that it came in; null where it is no date, or there is no subject to move it by."""
-    found = pl.Series([None] * text.len(), dtype=pl.String)
-    for form in DATE_FORMATS:
-        dates = text.str.strptime(pl.Datetime("us"), form, strict=False, exact=True)
-        if offsets is not None:
-            dates = dates + offsets * timedelta(days=1)
-        found = pl.select(pl.coalesce(found, dates.dt.strftime(form))).to_series()
-    if offsets is not None:
-        actions["date_shifted"] += found.len() - found.null_count()
-    return found
-
-
-def _ages(text: pl.Series, actions: Counter[str]) -> pl.Series:
-    years = text.cast(pl.Int64, strict=False)
-    years = pl.select(pl.when(years.is_between(0, MAX_AGE)).then(years)).to_series()
-    actions["age_capped"] += int((years >= OLDEST_AGE).sum())
-    return years.clip(upper_bound=OLDEST_AGE).cast(pl.String)
-
-
-def _texts(text: pl.Series, actions: Counter[str]) -> pl.Series:
-    from medvec_assets.deid.notes import deidentify
-    from resources.errors import ObjectRejected
-
-    @cache  # a column repeats its texts
-    def cleaned(one: str) -> tuple[str | None, dict[str, int]]:
-        try:
-            return deidentify(one)
-        except ObjectRejected:
-            return None, {}
-
-    clean: list[str | None] = []
-    for one in text:
-        changed, found = cleaned(one) if one is not None else (None, {})
-        clean.append(changed)
-        actions.update({f"text_{kind}": count for kind, count in found.items()})
-    return pl.Series(clean, dtype=pl.String)
-
-
-def _where(text: pl.Series, fits: pl.Series) -> pl.Series:
-    return pl.select(pl.when(fits.fill_null(False)).then(text)).to_series()
-
-
-def _mapped(text: pl.Series, function: Callable[[str], object], dtype: pl.DataType) -> pl.Series:
-    """`function` of each value, called once for each distinct one."""
-    distinct = text.drop_nulls().unique()
-    return text.replace_strict(
-        distinct, pl.Series([function(one) for one in distinct], dtype=dtype), default=None, return_dtype=dtype
-    )
+@lru_cache(maxsize=CACHED_TEXTS)
+def _known_words(text: str, is_known: Callable[[str], bool]) -> str | None:
+    found = _WORD.findall(text)
+    numbers = [one for one in found if one[0].isdecimal()]
+    shown = len(numbers) <= MAX_NUMBERS and all(sum(map(str.isdecimal, one)) <= MAX_DIGITS for one in numbers)
+    kept = [one for one in found if (shown if one[0].isdecimal() else is_known(one.lower()))]
+    return text if kept == found else " ".join(kept) or None

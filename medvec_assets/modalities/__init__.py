@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -21,6 +21,12 @@ from medvec_assets.deid.pseudonyms import Pseudonyms
 
 ReadObject = Callable[[str], bytes]
 """Reads one object by its manifest `uri`; verified against the manifest's checksum by the caller."""
+
+LandPayload = Callable[[bytes], str]
+"""Writes a record's de-identified bytes to the lake; the `payload_uri` under which they stand there."""
+
+OPEN = "open"
+"""The access tier whose objects were de-identified by whoever published them: they stay at their source."""
 
 RECORD_FRAME: dict[str, pl.DataType] = {
     "record_id": pl.String(),
@@ -32,10 +38,11 @@ RECORD_FRAME: dict[str, pl.DataType] = {
     "access_tier": pl.String(),
     "text": pl.String(),  # null where the record has none
     "attributes": pl.String(),  # JSON object, sorted keys, allow-listed
-    "payload_uri": pl.String(),
+    "payload_uri": pl.String(),  # of an open object its URI; else what LandPayload gave, or a surrogate `object:<id>`
     "deid_profile": pl.String(),
     "deid_actions": pl.String(),  # JSON object: action -> count
     "content_digests": pl.String(),  # JSON object: space -> digest of the model input
+    "payload": pl.Binary(),  # a small model input itself, which nothing has to be read for; null for most modalities
 }
 
 
@@ -65,10 +72,25 @@ class Modality(Protocol):
         ...
 
     def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
-        """One model input per row of `records` (columns of the records table, plus `object_uris`: list[str], the
-        manifest uris of its object_ids in order), or the reason there is none (`object_id` = record_id).
+        """One model input per row of `records`, or the reason there is none (`object_id` = record_id). Its columns are those
+        of the records table, plus `object_uris`: list[str], the manifest uris of its object_ids in order; of a record that
+        has a payload in the lake that one alone.
         str for text encoders; uint8 array [224, 224, 3] for image encoders; float32 array [features] for projections.
         Its digest is in content_digests."""
+        ...
+
+
+@runtime_checkable
+class PayloadModality(Modality, Protocol):
+    """A modality that can give the de-identified bytes of its records, of which `model_inputs` makes the same as of the
+    source's own."""
+
+    payload_media_type: str
+
+    def records(
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload | None = None
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        """The payload of each record that is not OPEN is given to `land`, whose answer is its payload_uri."""
         ...
 
 

@@ -21,7 +21,7 @@ import polars as pl
 from medvec_assets.deid.notes import PLACEHOLDER, PROFILE, deidentify
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.fingerprints import text_digest
-from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
+from medvec_assets.modalities import OPEN, RECORD_FRAME, LandPayload, ReadObject, Rejected
 from resources.errors import ObjectRejected
 
 INPUT_VERSION = "note-head-1"
@@ -67,14 +67,15 @@ _REMEDIES = {
 
 
 class Notes:
-    """The modality `notes` (medvec_assets.modalities.Modality). One object is one note and one record."""
+    """The modality `notes` (medvec_assets.modalities.PayloadModality). One object is one note and one record."""
 
-    version = "notes-1"
+    version = "notes-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"text": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute)
+    payload_media_type = "text/plain"  # the clean text in UTF-8
 
     def records(
-        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload | None = None
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         """A record for each note, or the reason why there is none: the keys of _REMEDIES, those of deid.notes, or why it
         was not read. A reason quotes nothing."""
@@ -89,6 +90,7 @@ class Notes:
             if len(re.findall(r"\w+", head)) < MIN_WORDS:
                 rejected.append(Rejected(one["object_id"], "note_too_short", _REMEDIES["note_too_short"]))
                 continue
+            landed = land(text.encode()) if land is not None and one["access_tier"] != OPEN else None
             rows.append(
                 {
                     "record_id": one["object_id"],
@@ -100,7 +102,7 @@ class Notes:
                     "access_tier": one["access_tier"],
                     "text": text,
                     "attributes": _json(attributes(note_type, text)),
-                    "payload_uri": f"object:{one['object_id']}",
+                    "payload_uri": landed or f"object:{one['object_id']}",
                     "deid_profile": self.deid_profile,
                     "deid_actions": _json(actions),
                     "content_digests": _json({"text": text_digest(head)}),

@@ -117,6 +117,7 @@ class SeriesDescriptor:
                 payload_uri=pl.col("uri"),
                 deid_profile=pl.lit(self.deid_profile),
                 deid_actions=pl.lit("{}"),
+                payload=pl.lit(None, pl.Binary),
             )
         )
         return records.select(RECORD_FRAME.keys()), rejected

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from medvec_assets.query.published import Grants, LiveSpace, granted_spaces, live_rows
 from medvec_assets.query.rows import read_of
+from medvec_assets.scorer.verdicts import Verdicts
 from resources import tables
 from resources.settings import Settings
 from resources.tables import TableSpec
@@ -38,6 +39,14 @@ class Reconciled:
     delta_version: int
 
 
+# Looked at by every question, at once.
+_OF_ALL = (
+    tables.generations,
+    tables.suppression,
+    tables.deid_scores,
+    tables.index_receipts,
+    tables.materializations,
+)
 NEVER = Reconciled("never", 0)
 
 
@@ -93,7 +102,7 @@ class Moment:
 
     def live(self, grants: Grants) -> list[LiveSpace]:
         """Every visible, granted live space, in the order of (dataset, space, tier)."""
-        self.look(tables.generations(), tables.suppression(), tables.index_receipts(), tables.materializations())
+        self.look(*(table() for table in _OF_ALL))
         table = tables.generations()
         rows = self.facts.kept(table.path, snapshot := self.snapshot(table), lambda: live_rows(snapshot))
         return granted_spaces(rows, self.facts.settings, grants)
@@ -104,6 +113,12 @@ class Moment:
         return self.facts.kept(
             table.path, snapshot, lambda: frozenset(read_of(snapshot, table, ["subject_key"])["subject_key"])
         )
+
+    def leaks(self, dataset: str, partition: str) -> bool:
+        """Whether the partition's newest de-identification score says that identifiers came through."""
+        table = tables.deid_scores()
+        made = self.facts.kept((table.path, dataset), self.snapshot(table), lambda: Verdicts(self.facts.lake, dataset))
+        return made.leaks(partition)
 
     def reconciled(self, collection: str) -> Reconciled:
         table = tables.index_receipts()
@@ -131,7 +146,7 @@ class Moment:
 
     def versions(self, datasets: Sequence[str]) -> str:
         """Equal while nothing of the lake changed that decides whether a found record of `datasets` may be shown."""
-        specs = [tables.generations(), tables.suppression()]
+        specs = [tables.generations(), tables.suppression(), tables.deid_scores()]
         specs += [table(name) for name in datasets for table in (tables.records, tables.partitions)]
         self.look(*specs)
         # Versions begin again where a table is deleted and made anew: the object differs then.

@@ -31,15 +31,17 @@ from resources import tables
 from resources.lakehouse import Snapshot
 
 MAX_BYTES = 512 << 20  # about 2 million records
-_COLUMNS = ("record_id", "subject_key", "payload_uri", "deid_profile")
+_COLUMNS = ("record_id", "subject_key", "source_uri", "deid_profile", "partition")
+_READ = ("record_id", "subject_key", "payload_uri", "object_ids", "deid_profile", "partition")
 
 
 class Shown(NamedTuple):
     """Of a record that exists and may be shown."""
 
     subject_key: str
-    payload_uri: str
+    source_uri: str  # as rows.source_uri has it
     deid_profile: str
+    partition: str
 
 
 @dataclass
@@ -100,9 +102,9 @@ class HeldRecords:
         self._loading: set[tuple[str, str, bool]] = set()
 
     def find(self, moment: Moment, spec: DatasetSpec, wanted: Mapping[str, str]) -> dict[str, Shown]:
-        """Those of `wanted` (record id -> the partition it is expected in) that still exist and whose subject is not
-        suppressed. A record that a split has moved since is looked for everywhere. Where the deployment reads the
-        dataset's made-up sample, only those that say that they are made up."""
+        """Those of `wanted` (record id -> the partition it is expected in) that still exist, whose subject is not
+        suppressed and whose partition's de-identification does not leak. A record that a split has moved since is looked for
+        everywhere. Where the deployment reads the dataset's made-up sample, only those that say that they are made up."""
         snapshot = moment.snapshot(tables.records(spec.id))
         if snapshot is None or not wanted:
             return {}
@@ -120,11 +122,16 @@ class HeldRecords:
                 found |= block.find(ids)
         if cold:
             ids = [record_id for partition in cold for record_id in by_partition[partition]]
-            found |= _by_id(_rows(snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))
+            found |= _by_id(_rows(spec.id, snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))
         if moved := wanted.keys() - found.keys():
-            found |= _by_id(_rows(snapshot, one_of("record_id", moved), made_up))
+            found |= _by_id(_rows(spec.id, snapshot, one_of("record_id", moved), made_up))
         gone = moment.suppressed()
-        return {record_id: one for record_id, one in found.items() if one.subject_key not in gone}
+        leaking = {one for one in {one.partition for one in found.values()} if moment.leaks(spec.id, one)}
+        return {
+            record_id: one
+            for record_id, one in found.items()
+            if one.subject_key not in gone and one.partition not in leaking
+        }
 
     def close(self) -> None:
         if self._loader is not None:
@@ -149,9 +156,9 @@ class HeldRecords:
         return self._hold(key, files, snapshot)
 
     def _hold(self, key: tuple[str, str, bool], files: frozenset[str], snapshot: Snapshot) -> _Block:
-        _, partition, made_up = key
+        dataset, partition, made_up = key
         try:
-            block = _Block.of(files, _rows(snapshot, pc.field("partition") == partition, made_up))
+            block = _Block.of(files, _rows(dataset, snapshot, pc.field("partition") == partition, made_up))
             with self._lock:
                 self._forget(key)
                 if block.size_bytes <= self._max_bytes:
@@ -174,11 +181,13 @@ def _hash(record_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest())
 
 
-def _rows(snapshot: Snapshot, where: pc.Expression, made_up: bool) -> pl.DataFrame:
-    rows = snapshot.read([*_COLUMNS, *(["attributes"] if made_up else [])], where)
+def _rows(dataset: str, snapshot: Snapshot, where: pc.Expression, made_up: bool) -> pl.DataFrame:
+    rows = snapshot.read([*_READ, *(["attributes"] if made_up else [])], where)
     if made_up:
         rows = rows.filter(pl.col("attributes").str.json_path_match(f"$.{SYNTHETIC}") == "true")
-    return rows.select(_COLUMNS)
+    landed = pl.col("payload_uri").str.starts_with(tables.payloads(dataset))
+    uri = pl.when(landed).then("object:" + pl.col("object_ids").list.first()).otherwise("payload_uri")
+    return rows.with_columns(source_uri=uri).select(_COLUMNS)
 
 
 def _by_id(rows: pl.DataFrame) -> dict[str, Shown]:

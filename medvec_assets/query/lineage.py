@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import AccessTier, DatasetSpec
 from medvec_assets.query.published import LIVE, Grants, granted, visible
-from medvec_assets.query.rows import entity_of, find_embeddings, find_records, one_of, read
+from medvec_assets.query.rows import entity_of, find_embeddings, find_records, one_of, read, source_uri
 from resources import tables
 from resources.errors import NotFound, QueryInvalid
 from resources.settings import Settings
@@ -165,7 +165,7 @@ def _record(spec: DatasetSpec, record: Row) -> Row:
     for name in ("attributes", "deid_actions", "content_digests"):
         told[name] = json.loads(told[name])
     told["attributes"] = {name: value for name, value in told["attributes"].items() if name in spec.index_attributes}
-    told["source_uri"] = told.pop("payload_uri")
+    told["source_uri"] = source_uri(spec.id, told.pop("payload_uri"), told["object_ids"])
     return told
 
 

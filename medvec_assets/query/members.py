@@ -82,7 +82,7 @@ def _members(live: LiveSpace, vector_id: str, moment: Moment, held: HeldRecords)
     same = read_of(moment.snapshot(table), table, columns, content).sort("record_id")
     shown = held.find(moment, live.spec, dict(same.select("record_id", "partition").rows()))
     return [
-        Member(found, record_id, cohort, license_, shown[record_id].payload_uri, shown[record_id].subject_key)
+        Member(found, record_id, cohort, license_, shown[record_id].source_uri, shown[record_id].subject_key)
         for found, record_id, cohort, license_, _ in same.iter_rows()
         if record_id in shown
     ]

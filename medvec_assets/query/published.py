@@ -173,7 +173,7 @@ def cohorts_of(plan: pl.DataFrame, cohorts: Iterable[str]) -> dict[str, PlannedC
 
 def published_datasets(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[PublishedDataset]:
     """Every dataset that may be seen here, and was granted, with its live spaces and cohorts."""
-    live = live_spaces(settings, lake)
+    live = live_spaces(settings, lake, grants)
     return [
         PublishedDataset(
             id=spec.id,

@@ -2,7 +2,7 @@
 
 A scan of one id column of 1,044,191 rows is megabytes; the same filter over all columns decodes 1.6 GB of vectors.
 
-Belongs here: keyed reads shared by search and lineage; hiding suppressed subjects. `subject_key` never leaves this
+Belongs here: keyed reads shared by search and lineage; hiding suppressed subjects and what leaks. `subject_key` never leaves this
 module. Does not belong here: what the rows mean, or any write.
 """
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import SYNTHETIC
+from medvec_assets.scorer.verdicts import Verdicts
 from resources import tables
 from resources.tables import TableSpec
 
@@ -83,6 +84,12 @@ def entity_of(row: dict[str, Any]) -> str:
     return fingerprints.entity_id(*(row[name] for name in content))
 
 
+def source_uri(dataset: str, payload_uri: str, object_ids: Sequence[str]) -> str:
+    """What an answer says of where a record is from: of an open one where its source has it, of another its object's
+    surrogate. Where the lake keeps a payload, and under which digest, is nobody's who asks."""
+    return f"object:{object_ids[0]}" if payload_uri.startswith(tables.payloads(dataset)) else payload_uri
+
+
 def find_records(
     lake: Lakehouse,
     dataset: str,
@@ -92,14 +99,15 @@ def find_records(
     *,
     made_up: bool,
 ) -> pl.DataFrame:
-    """`record_id` and `columns` of the records that still exist and whose subject is not suppressed.
+    """`record_id` and `columns` of the records that still exist, whose subject is not suppressed and whose partition's
+    de-identification does not leak.
 
     `partitions` is where they are expected. A record that a split has moved since is looked for everywhere. `made_up`: only
     those that say so. A deployment that reads the synthetic sample may show that anywhere, and nothing else that the lake
     may still hold of the dataset.
     """
     wanted = set(record_ids)
-    names = list(dict.fromkeys(["record_id", "subject_key", "attributes", *columns]))
+    names = list(dict.fromkeys(["record_id", "subject_key", "partition", "attributes", *columns]))
     table = tables.records(dataset)
     found = read(lake, table, names, one_of("partition", partitions) & one_of("record_id", wanted))
     moved = wanted - set(found["record_id"])
@@ -107,6 +115,9 @@ def find_records(
         found = pl.concat([found, read(lake, table, names, one_of("record_id", moved))])
     suppressed = read(lake, tables.suppression(), ["subject_key"])
     shown = found.join(suppressed, on="subject_key", how="anti")
+    verdicts = Verdicts(lake, dataset)
+    leaking = [name for name in shown["partition"].unique() if verdicts.leaks(name)]
+    shown = shown.filter(~pl.col("partition").is_in(leaking))
     if made_up:
         shown = shown.filter(pl.col("attributes").str.json_path_match(f"$.{SYNTHETIC}") == "true")
     return shown.unique("record_id", keep="first", maintain_order=True).select("record_id", *columns)

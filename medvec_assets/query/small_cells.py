@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.query.rows import read
+from medvec_assets.scorer.verdicts import Verdicts
 from resources import tables
-from resources.errors import QueryInvalid
+from resources.errors import PolicyRefused, QueryInvalid
 
 if TYPE_CHECKING:
     from resources.lakehouse import Lakehouse
@@ -147,9 +148,17 @@ def _lines(shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.intp], ...]]:
 
 
 def _subjects(lake: Lakehouse, spec: DatasetSpec, by: Sequence[str]) -> pl.DataFrame:
-    """subject_key and `by` as text, once each, of records whose subject is not suppressed."""
+    """subject_key and `by` as text, once each, of records whose subject is not suppressed. PolicyRefused where some leak:
+    what came through may be a label, and a count without them would be another."""
     attributes = [name for name in by if name not in _COLUMNS]
-    frame = read(lake, tables.records(spec.id), ["subject_key", "attributes", *(n for n in by if n in _COLUMNS)])
+    columns = ["subject_key", "partition", "attributes", *(name for name in by if name in _COLUMNS)]
+    frame, verdicts = read(lake, tables.records(spec.id), columns), Verdicts(lake, spec.id)
+    if any(verdicts.leaks(partition) for partition in frame["partition"].unique()):
+        raise PolicyRefused(
+            f"subjects of {spec.id} are not counted: rule 'deid_leak': identifiers came through its de-identification",
+            remedy=f"mend the rule that `medvec status --dataset {spec.id}` names, then medvec run: it scores again",
+            rule="deid_leak",
+        )
     gone = read(lake, tables.suppression(), ["subject_key"], pc.field("subject_key").is_valid())
     frame = frame.join(gone, on="subject_key", how="anti")
     named = frame.with_columns(

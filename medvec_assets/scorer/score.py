@@ -26,6 +26,7 @@ from pydantic import SecretStr
 
 from medvec_assets import fingerprints
 from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.scorer.influence import leaks_of
 from medvec_assets.scorer.plants import Mint, Token
 from medvec_assets.scorer.search import Leak, Searcher
 from medvec_assets.scorer.source import Copies, connector_of, copies_of
@@ -35,7 +36,7 @@ from resources import tables
 from resources.errors import MedvecError
 from resources.lakehouse import Lakehouse
 
-VERSION = "scorer-2"  # declared by hand: it moves when every partition is to be scored again
+VERSION = "scorer-3"  # declared by hand: it moves when every partition is to be scored again
 SOURCE_COLUMNS = frozenset({"uri", "subject_ref", "record_ref", "attributes"})
 """Of the manifest in bronze: they hold what the source says. No other column of any table may."""
 
@@ -93,7 +94,7 @@ def score(ctx: Context, spec: DatasetSpec, partition: str, seed: bytes | None = 
             if run.failure and copies.damaged:
                 # A damaged copy may be taken for a source that as a whole is not what it says.
                 run = _run(ctx, spec, copies.whole(), folder / "run again", mint.seed_digest, heard)
-        leaks = _search(searcher, spec, folder, run, heard)
+        leaks = _search(searcher, spec, folder, run, heard) | run.influence
     planted, kinds, places = counted(mint.tokens)
     return Score(
         seed_digest=mint.seed_digest,
@@ -117,6 +118,7 @@ class _Run:
     records: int = 0
     quarantined: int = 0
     entities: bytes = b""
+    influence: set[Leak] = field(default_factory=set)
     failure: str = ""
 
 
@@ -138,6 +140,7 @@ def _run(ctx: Context, spec: DatasetSpec, copies: Copies, folder: Path, name: st
             done.records += outcome.rows_out
             done.quarantined += outcome.quarantined
         done.entities = _entities(scored, spec)
+        done.influence = _influence(scored, spec, copies)
     except MedvecError as error:
         heard.append(str(error))
         done.failure = error.code
@@ -159,9 +162,16 @@ def _entities(ctx: Context, spec: DatasetSpec) -> bytes:
     )
     found = [
         entities.of_rows(spec, part.with_columns(content_digest=pl.col("record_id")), part["partition"][0])
-        for part in rows.drop("subject_key", "object_ids", "text", "payload_uri").partition_by("partition")
+        for part in rows.drop("subject_key", "object_ids", "text", "payload_uri", "payload").partition_by("partition")
     ]
     return b"\n".join(frame.write_ndjson().encode() for frame in found)
+
+
+def _influence(ctx: Context, spec: DatasetSpec, copies: Copies) -> set[Leak]:
+    """Leaks of what a record depends on, though it may stand nowhere."""
+    table = tables.records(spec.id)
+    silver = ctx.lake.snapshot(table)
+    return set() if silver is None or not copies.pairs else leaks_of(copies.pairs, silver.read(), table.path)
 
 
 # ---------------------------------------------------------------- what is searched
@@ -190,8 +200,8 @@ def _is_sources_own(spec: DatasetSpec) -> Callable[[str], bool]:
 
 
 def _shortened(found: str) -> str:
-    """The table, without the random name of one of its files."""
-    return re.sub(r"/[^/]*\.(parquet|json)(?=$|:)", "", found).removeprefix("lake/")
+    """The table, or the dataset's payloads, without the random name or the digest of one of its files."""
+    return re.sub(r"/[^/]*\.(parquet|json)(?=$|:)|/[0-9a-f]{2}/[0-9a-f]{64}(?=$|:)", "", found).removeprefix("lake/")
 
 
 # ---------------------------------------------------------------- what is heard

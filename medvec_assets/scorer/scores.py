@@ -21,21 +21,21 @@ from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import modality
 from medvec_assets.scorer.score import VERSION, Score, score
 from medvec_assets.scorer.source import is_catalogue
+from medvec_assets.scorer.verdicts import ALL, Verdicts, passed
 from medvec_assets.stages import records
 from medvec_assets.stages.context import Context
 from resources import tables
 
-ALL = "-"
 MAX_PLACES = 50  # named in a row; `leaks` counts all
 
 
 def bring_up(ctx: Context, spec: DatasetSpec, partition: str) -> Score | None:
-    """Score a partition whose records stand, and keep it; None if a score that passed is true of it already.
+    """Score a partition whose records stand, and keep it; None if its newest score passed and is true of it still.
 
     One that failed is tried again: a rule may have been mended without moving its version.
     """
-    known = latest(ctx, spec, partition)
-    if known is not None and passed(known):
+    known = Verdicts(ctx.lake, spec.id).newest(partition)
+    if known is not None and passed(known) and known["input_digest"] == _input_digest(ctx, spec, partition):
         return None
     found = score(ctx, spec, partition)
     row = {
@@ -70,10 +70,6 @@ def latest(ctx: Context, spec: DatasetSpec, partition: str) -> dict[str, Any] | 
     digest = _input_digest(ctx, spec, partition)
     rows = snapshot.read(where=where & (pc.field("input_digest") == digest)).sort("scored_at").to_dicts()
     return rows[-1] if rows else None
-
-
-def passed(row: dict[str, Any]) -> bool:
-    return not row["leaks"] and not row["failure"]
 
 
 def _scope(ctx: Context, spec: DatasetSpec, partition: str) -> str:

@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import LISTING, Connector, Listing, open_connector
+from medvec_assets.scorer.influence import PlantedPair
 from medvec_assets.scorer.planting import Planted, Subject, planter
+from medvec_assets.scorer.planting.cells import pairs
 from medvec_assets.scorer.planting.manifest_rows import planted_catalogue_row, planted_row
 from medvec_assets.scorer.plants import Mint
 from medvec_assets.stages import quarantine, records
@@ -31,6 +33,7 @@ from resources.errors import ObjectRejected
 MAX_GOOD, MAX_REFUSED = 2, 1  # objects copied: of records, and of quarantine
 MAX_BYTES = 8 << 20  # of all objects copied; the smallest are taken
 CATALOGUE_ROWS = 12
+PAIRED = "application/x-ndjson"  # in each cell of which an identifier is planted by itself, too
 FOLDER_CONNECTORS = frozenset({"dicom_objects"})
 """Connectors that list any folder of files as `<cohort>/.../<file>` beside a `<cohort>/LICENSE`."""
 
@@ -42,14 +45,15 @@ class Copies:
     rows: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
-    """URIs of copies that a modality should refuse; the others it should accept where it accepted the original."""
+    """URIs of copies that a modality should refuse or may; the others it should accept where it accepted the original."""
+    pairs: list[PlantedPair] = field(default_factory=list)
     objects: int = 0
     not_plantable: set[str] = field(default_factory=set)
     """Media types in whose bytes nothing was planted."""
 
     def whole(self) -> Copies:
         """Those that are not damaged."""
-        return replace(self, rows=[row for row in self.rows if row["uri"] not in self.damaged], damaged=set())
+        return replace(self, rows=[row for row in self.rows if row["uri"] not in self.damaged], damaged=set(), pairs=[])
 
 
 class PlantedSource:
@@ -82,7 +86,7 @@ def is_catalogue(ctx: Context, spec: DatasetSpec) -> bool:
 def copies_of(ctx: Context, spec: DatasetSpec, partition: str, mint: Mint) -> Copies:
     """Planted copies of a few real objects of a partition: each as it is under planted names, then with planted bytes."""
     chosen = _chosen(ctx, spec, partition)
-    made, subjects = Copies(objects=len(chosen)), dict[str, Subject]()
+    made, subjects, cells = Copies(objects=len(chosen)), dict[str, Subject](), set[str]()
     read = records.reader(ctx, spec, partition)
     for row in chosen:
         subject = subjects.setdefault(row["subject_ref"], Subject.like(mint, row["subject_ref"]))
@@ -96,16 +100,36 @@ def copies_of(ctx: Context, spec: DatasetSpec, partition: str, mint: Mint) -> Co
             continue
         copies = [Planted(data), *_planted_bytes(row["media_type"], data, subject, made)]
         for copy in copies:
-            content = {
-                "size_bytes": len(copy.data),
-                "checksum": hashlib.sha256(copy.data).hexdigest(),
-                "checksum_kind": "sha256",
-            }
-            planted = planted_row(row | content, subject, len(made.rows))
-            made.rows.append(planted)
-            made.contents[planted["uri"]] = copy.data
-            made.damaged |= {planted["uri"]} if copy.damaged else set()
+            _add(made, planted_row(row, subject, len(made.rows)), copy)
+        if row["media_type"] == PAIRED:
+            _add_pairs(made, row, data, subject, cells)
     return made
+
+
+def _add(made: Copies, row: dict[str, Any], copy: Planted) -> None:
+    content = {
+        "size_bytes": len(copy.data),
+        "checksum": hashlib.sha256(copy.data).hexdigest(),
+        "checksum_kind": "sha256",
+    }
+    made.rows.append(row | content)
+    made.contents[row["uri"]] = copy.data
+    made.damaged |= {row["uri"]} if copy.damaged else set()
+
+
+def _add_pairs(made: Copies, row: dict[str, Any], data: bytes, subject: Subject, cells: set[str]) -> None:
+    """Copies of `data` that are planted in one cell each, of every column that is not in `cells` yet."""
+    for pair in pairs(data, subject, cells):
+        ids = (f"paired-{len(made.rows)}", f"paired-{len(made.rows) + 1}")
+        for name, copy in zip(ids, pair.copies, strict=True):
+            named = {
+                "object_id": name,
+                "record_ref": name,
+                "uri": f"file:///archive/{name}",
+                "subject_ref": subject.ref,
+            }
+            _add(made, row | named, Planted(copy, damaged=True))
+        made.pairs.append(PlantedPair(pair.kind, pair.place, ids))
 
 
 def connector_of(ctx: Context, spec: DatasetSpec, copies: Copies, folder: Path, version: str) -> Connector:

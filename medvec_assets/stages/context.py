@@ -23,6 +23,7 @@ from medvec_assets import provenance
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.connectors import Connector, open_connector
 from medvec_assets.deid.pseudonyms import Pseudonyms
+from medvec_assets.scorer.verdicts import Verdicts
 from resources import policy, tables
 from resources.audit import Audit, ChainKey, Materialization
 from resources.errors import PolicyRefused, StorageError
@@ -67,15 +68,30 @@ class Context:
         """Whether what this deployment reads for `spec` is made up."""
         return spec.is_synthetic(self.settings.sources)
 
+    def counts_stay(self, spec: DatasetSpec) -> bool:
+        """Whether exact counts of this dataset's persons are for this site only (ADR 0016)."""
+        return spec.smallest_count > 1 and not self.is_synthetic(spec)
+
     def refusal(self, spec: DatasetSpec) -> PolicyRefused | None:
         """Why `spec` may not be here, or None if it may. Made-up data are nobody's: they may be anywhere."""
         if self.is_synthetic(spec):
             return None
         return policy.refusal(self.settings, spec.terms, datetime.now(UTC).date())
 
-    def require_allowed(self, spec: DatasetSpec, asset: str, partition: str = "-") -> None:
-        """Raises PolicyRefused if `spec` may not be worked on at this site, after the refusal was written down."""
+    def require_allowed(self, spec: DatasetSpec, asset: str, partition: str = "-", *, no_leak: bool = False) -> None:
+        """Raises PolicyRefused if `spec` may not be worked on at this site, after the refusal was written down.
+
+        `no_leak`: also if identifiers came through the partition's de-identification, until a later score passes.
+        Dagster's blocking check stops a run there, but `medvec sync` asks no check.
+        """
         refusal = self.refusal(spec)
+        if refusal is None and no_leak and Verdicts(self.lake, spec.id).leaks(partition):
+            refusal = PolicyRefused(
+                f"{spec.id}/{asset}, partition {partition!r}: rule 'deid_leak': planted identifiers came through its "
+                "de-identification when it was last scored",
+                remedy=f"mend the rule that `medvec status --dataset {spec.id}` names, then medvec run: it scores again",
+                rule="deid_leak",
+            )
         if refusal is None:
             return
         row = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.scorer.verdicts import Verdicts, passed
 from medvec_assets.stages import embeddings, generations, records, vectors
 from medvec_assets.stages.context import Context, is_ahead
 from medvec_assets.stages.manifest import current_plan
@@ -21,6 +22,8 @@ from resources.lakehouse import Snapshot
 NEVER = "never materialized"
 KILLED = "a run was killed between its commit and its audit row"
 CONTENT_CHANGED = "its content, a rule or the normalisation changed"
+LEAKED = "identifiers came through its de-identification: it is not shown, and nothing is made of it"
+UNPROVED = "its de-identification could not be scored"
 INPUT_CHANGED = "its records or the encoder changed"
 BEHIND_GOLD = "the index is behind gold"
 NOT_KEPT = "its collection is not kept up any more"
@@ -44,6 +47,7 @@ class _Known:
     """What every partition is judged by, read once: tables first, so that no audit row is missing for what they hold."""
 
     heads: dict[ChainKey, dict[str, Any]]
+    verdicts: Verdicts
     silver: tuple[Snapshot | None, ...]
     gold: Mapping[str, tuple[Snapshot | None, ...]]
     kept: Mapping[str, Mapping[str, set[str]]]
@@ -59,7 +63,7 @@ def partition_states(ctx: Context, spec: DatasetSpec, cohorts: tuple[str, ...] |
     gold = {space: (ctx.lake.snapshot(tables.embeddings(spec.id, space)), aside) for space in spec.spaces}
     counted = _counted_collections(ctx, spec) if ctx.index is not None else None
     kept = {space: _kept(ctx, spec, space) for space in spec.spaces}
-    known = _Known(ctx.audit.latest(spec.id), silver, gold, kept, counted)
+    known = _Known(ctx.audit.latest(spec.id), Verdicts(ctx.lake, spec.id), silver, gold, kept, counted)
     states = []
     for row in plan.iter_rows(named=True):
         if cohorts is not None and row["cohort"] not in cohorts:
@@ -81,7 +85,12 @@ def _silver_state(
         return records.ASSET, NEVER
     if head["input_digest"] != records.expected_input(ctx, spec, planned_digest):
         return records.ASSET, CONTENT_CHANGED
-    return (records.ASSET, KILLED) if is_ahead(chain, head, *known.silver) else None
+    if is_ahead(chain, head, *known.silver):
+        return records.ASSET, KILLED
+    score = known.verdicts.newest(partition)
+    if score is None or passed(score):  # without one its run was killed before its embeddings, or is not Dagster's
+        return None
+    return records.ASSET, LEAKED if known.verdicts.leaks(partition) else UNPROVED
 
 
 def _space_state(ctx: Context, spec: DatasetSpec, space: str, partition: str, known: _Known) -> tuple[str, str] | None:

@@ -111,7 +111,7 @@ def expected_input(aim: Target, records_digest: str) -> str:
 
 def build(ctx: Context, spec: DatasetSpec, space: str, partition: str) -> dict[str, Outcome]:
     """Bring every maintained version of a space up to the partition's records; space version -> outcome."""
-    ctx.require_allowed(spec, asset_name(space), partition)
+    ctx.require_allowed(spec, asset_name(space), partition, no_leak=True)
     versions = generations.maintained_versions(ctx, spec, space)
     return {version: _build_version(ctx, target(ctx, spec, space, version), partition) for version in versions}
 
@@ -341,10 +341,8 @@ def _encode(
     refused: list[Rejected] = []
     if missing.is_empty():
         return refused
-    read = records_stage.reader(ctx, aim.spec, partition)
-    jobs = encoding.jobs(ctx, aim.spec, partition, records, missing)
     number = segments
-    for names, vectors, rejected in encoding.encode(ctx, aim, partition, jobs, read, missing.height):
+    for names, vectors, rejected in encoding.encode_records(ctx, aim, partition, records, missing):
         refused.extend(rejected)
         if names:
             staging.put(ctx.run_id, number, names, vectors)

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.modalities import ReadObject, Rejected, modality
+from medvec_assets.stages import records as records_stage
 from medvec_assets.stages.context import Context
+from medvec_assets.stages.payloads import DAMAGED, Payloads
 from resources import encoders, tables
 from resources.errors import CommitConflict, IntegrityError
 from resources.lakehouse import Snapshot
@@ -31,7 +33,29 @@ if TYPE_CHECKING:
 # The encoder sorts a window's texts by length: 4,096 keep its padding at what a full sort would give (docs/benchmarks.md).
 # An image window is 256 x 150 kB of input: two in flight are 77 MB; 512 rows of 60,000 genes are 123 MB.
 WINDOW = {"text": 4_096, "image": 256, "features": 512}
-_JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests")
+Encoded = tuple[list[str], NDArray[np.float32], list[Rejected]]
+"""A window: (fingerprints, float32 [n, dim], rejected)"""
+_JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests", "payload_uri", "payload")
+
+
+def encode_records(
+    ctx: Context, aim: Target, partition: str, records: Snapshot, missing: pl.DataFrame
+) -> Iterator[Encoded]:
+    """A vector, or a reason why not, for each record of `missing` (columns record_id and fingerprint), of its payload or its
+    source's objects. Records whose payload is damaged come last, once it was made again."""
+    read = Payloads(ctx.lake.root, aim.spec.id).reader(records_stage.reader(ctx, aim.spec, partition))
+    damaged: list[str] = []
+
+    def encoded(wanted: pl.DataFrame) -> Iterator[Encoded]:
+        frames = jobs(ctx, aim.spec, partition, records, wanted)
+        return encode(ctx, aim, partition, frames, read, wanted.height)
+
+    for names, vectors, rejected in encoded(missing):
+        damaged += [one.object_id for one in rejected if one.code == DAMAGED]
+        yield names, vectors, [one for one in rejected if one.code != DAMAGED]
+    if damaged:
+        records_stage.land_again(ctx, aim.spec, partition, damaged)
+        yield from encoded(missing.filter(pl.col("record_id").is_in(damaged)))
 
 
 def jobs(
@@ -47,10 +71,10 @@ def jobs(
         assert isinstance(frame, pl.DataFrame)
         frame = frame.join(fingerprints, on="record_id", maintain_order="left")
         if not frame.is_empty():
-            yield _with_uris(frame, uris)
+            yield _with_uris(frame, uris, tables.payloads(spec.id))
 
 
-def _with_uris(frame: pl.DataFrame, uris: pl.DataFrame) -> pl.DataFrame:
+def _with_uris(frame: pl.DataFrame, uris: pl.DataFrame, payloads: str) -> pl.DataFrame:
     listed = frame.select("record_id", object_id="object_ids").explode("object_id")
     found = listed.join(uris, on="object_id", how="left", maintain_order="left")
     if found["uri"].has_nulls():
@@ -60,13 +84,16 @@ def _with_uris(frame: pl.DataFrame, uris: pl.DataFrame) -> pl.DataFrame:
             remedy="materialize the manifest and the records, then the embeddings of the partition they are in now",
         )
     of_record = found.group_by("record_id", maintain_order=True).agg(object_uris="uri")
-    return frame.join(of_record, on="record_id", maintain_order="left")
+    # Of what has a payload below `payloads` no object is read again.
+    landed = pl.when(pl.col("payload_uri").str.starts_with(payloads)).then(pl.concat_list("payload_uri"))
+    joined = frame.join(of_record, on="record_id", maintain_order="left")
+    return joined.with_columns(object_uris=landed.otherwise("object_uris"))
 
 
 def encode(
     ctx: Context, aim: Target, partition: str, frames: Iterator[pl.DataFrame], read: ReadObject, total: int
-) -> Iterator[tuple[list[str], NDArray[np.float32], list[Rejected]]]:
-    """Yields (fingerprints, float32 [n, dim], rejected) a window at a time."""
+) -> Iterator[Encoded]:
+    """A window at a time."""
     form = modality(aim.spec.modality)
     encoder = encoders.load(aim.card.ref, ctx.settings)
     workers = ctx.settings.decode_workers

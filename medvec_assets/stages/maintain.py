@@ -1,4 +1,4 @@
-"""Maintenance: few files, no old ones, short logs, no staging that nobody will adopt, no deleted entities that take space.
+"""Maintenance: few files, no old ones, short logs, nothing staged or landed that nobody wants, an index without dead weight.
 
 Belongs here: which tables and collections are kept up, what must be the same afterwards, how often a conflict is tried
 again. Does not belong here: merging and deleting one table's files (resources.lakehouse), emptying partitions (retire).
@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import generations
+from medvec_assets.catalog.spec import DatasetSpec, Withdrawal
+from medvec_assets.connectors.landing import Landing
+from medvec_assets.stages import generations, payloads
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import partition_states
 from medvec_assets.stages.retire import leftovers
@@ -38,6 +39,8 @@ AUDIT = (
     tables.generations(),
     tables.deid_scores(),
     tables.suppression(),
+    tables.exports(),
+    tables.api_keys(),
 )
 
 
@@ -61,6 +64,8 @@ class Maintained:
     tables: tuple[TableUpkeep, ...]
     compacted: tuple[str, ...]
     staged_removed: int
+    landed_bytes_removed: int
+    payloads_removed: int
 
 
 def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_RETENTION_DAYS) -> Maintained:
@@ -79,7 +84,10 @@ def maintain(ctx: Context, specs: Sequence[DatasetSpec], keep_days: int = FILE_R
             done.append(_keep_up(ctx, table, known, keep_days))
     ctx.progress("maintenance", len(every), len(every))
     removed = sum(_remove_staged(ctx, spec) for spec in specs)
-    return Maintained(tuple(done), tuple(name for spec in specs for name in _compact_index(ctx, spec)), removed)
+    evicted = sum(_evict_landed(ctx, spec, timedelta(days=keep_days)) for spec in specs)
+    unused = sum(payloads.sweep(ctx, spec) for spec in specs)
+    compacted = tuple(name for spec in specs for name in _compact_index(ctx, spec))
+    return Maintained(tuple(done), compacted, removed, evicted, unused)
 
 
 def tables_of(spec: DatasetSpec) -> list[TableSpec]:
@@ -151,6 +159,13 @@ def _remove_staged(ctx: Context, spec: DatasetSpec) -> int:
     for key in gone:
         store.delete(key)
     return len(gone)
+
+
+def _evict_landed(ctx: Context, spec: DatasetSpec, kept: timedelta) -> int:
+    """Remove what was landed in this home for earlier releases and not asked for since, in time for who withdrew."""
+    if spec.withdrawal == Withdrawal.ERASE:
+        kept = min(kept, spec.withdrawal_grace)
+    return Landing(ctx.settings, spec.id).evict(datetime.now(UTC) - kept)
 
 
 def _compact_index(ctx: Context, spec: DatasetSpec) -> Iterator[str]:

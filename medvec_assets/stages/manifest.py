@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow as pa
 from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.connectors import LISTING, Listing, Rejection
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.json_columns import with_mark
 from medvec_assets.partitions import Leaves, Partition
 from medvec_assets.stages import quarantine, withdrawal
@@ -89,6 +91,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
     if head is not None and recorded and head["input_digest"] == key and plan.height and not split:
         return _unchanged(head, plan, version)
 
+    began = datetime.now(UTC)
     previous = withdrawal.own(ctx, spec, base.read())
     # Not what was removed: a connector that lists from what it knows must not bring it back.
     known = previous.filter(pl.col("removed_in_version").is_null()).select(_PREVIOUS)
@@ -139,6 +142,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
         input_digest=key,
         output_digest=content,
     )
+    Landing(ctx.settings, spec.id).listed(began)
     return Refreshed(outcome, new_plan, changed, version)
 
 

@@ -1,13 +1,14 @@
 """The records stage: a partition's objects become de-identified, normalised records.
 
-Belongs here: rules that hold for every modality (licence, suppression, checksum, counts that add up), the commit.
+Belongs here: rules that hold for every modality (licence, suppression, checksum, payloads of what is not open, counts that
+add up), the commit.
 Does not belong here: parsing or normalising (modalities), what may be kept of an object (deid).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from medvec_assets import fingerprints, partitions
-from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec
+from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec, Withdrawal
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.json_columns import with_mark
-from medvec_assets.modalities import RECORD_FRAME, Modality, ReadObject, Rejected, modality
-from medvec_assets.stages import quarantine
+from medvec_assets.modalities import OPEN, RECORD_FRAME, Modality, PayloadModality, ReadObject, Rejected, modality
+from medvec_assets.stages import payloads, quarantine
 from medvec_assets.stages.context import Context, Outcome, is_ahead
+from medvec_assets.stages.payloads import Payloads
 from resources import tables
 from resources.audit import ChainKey
 from resources.errors import CommitConflict, NotFound, ObjectRejected, SourceError
@@ -40,7 +42,7 @@ def expected_input(ctx: Context, spec: DatasetSpec, planned_digest: str) -> str:
     """Digest of everything that decides a partition's records."""
     form = modality(spec.modality)
     return fingerprints.input_digest(
-        ASSET, planned_digest, form.version, form.deid_profile, *sorted(spec.licenses), _suppressed_digest(ctx)
+        ASSET, planned_digest, form.version, form.deid_profile, *sorted(spec.licenses), _suppressed_digest(ctx, spec)
     )
 
 
@@ -57,7 +59,8 @@ def build(ctx: Context, spec: DatasetSpec, partition: str) -> Outcome:
     chain = chain_of(partition)
     head = ctx.audit.latest(spec.id).get(chain)
     base, aside = ctx.lake.ensure(tables.records(spec.id)), ctx.lake.snapshot(tables.quarantine(spec.id))
-    if head is not None and head["input_digest"] == key and not is_ahead(chain, head, base, aside):
+    recorded = not is_ahead(chain, head, base, aside)
+    if head is not None and head["input_digest"] == key and recorded:
         return from_audit(head)
 
     with ctx.scratch() as folder:
@@ -74,6 +77,8 @@ def build(ctx: Context, spec: DatasetSpec, partition: str) -> Outcome:
             facts = {"asset": ASSET, "partition": partition, "run_id": ctx.run_id, "content": digest}
             where, following = {"partition": partition}, ctx.transaction(spec, chain)
             version = ctx.lake.replace(base, where, _read_spool(spool), facts, following).version
+    if spec.withdrawal == Withdrawal.ERASE:
+        _erase_payloads(ctx, spec, partition, base, changed=changed, recorded=recorded)
     outcome = Outcome(
         table_path=tables.records(spec.id).path,
         table_version=version,
@@ -155,14 +160,16 @@ def _listed(ctx: Context, spec: DatasetSpec, partition: str, planned_digest: str
 def _spool_records(
     ctx: Context, spec: DatasetSpec, partition: str, objects: pl.DataFrame, spool: Path
 ) -> list[Rejected]:
-    form = modality(spec.modality)
+    form, landed = modality(spec.modality), Payloads(ctx.lake.root, spec.id)
+    make = partial(form.records, land=landed.land) if isinstance(form, PayloadModality) else form.records
     allowed, rejected = _by_rule(ctx, spec, objects)
     read = _verified_reader(ctx, spec, allowed)
     with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
         done = 0
         for chunk in _whole_records(allowed):
-            frame, refused = form.records(chunk, read, ctx.pseudonyms(spec))
+            frame, refused = make(chunk, read, ctx.pseudonyms(spec))
             _check_counts(spec, form, partition, chunk, frame, refused)
+            _check_landed(spec, form, landed, frame)
             if ctx.is_synthetic(spec):
                 frame = frame.with_columns(with_mark(frame["attributes"], SYNTHETIC))
             frame, too_long = _without_too_long(frame)
@@ -208,8 +215,13 @@ def _suppressed(ctx: Context) -> frozenset[str]:
     return frozenset(snapshot.read(["subject_key"])["subject_key"]) if snapshot else frozenset()
 
 
-def _suppressed_digest(ctx: Context) -> str:
-    return fingerprints.set_digest(_suppressed(ctx))
+def _suppressed_digest(ctx: Context, spec: DatasetSpec) -> str:
+    """Of the rows that can be of this dataset's subjects: a subject's key is of its source. It only says what is due; what
+    is left out and not shown is the whole list, whatever source a row names."""
+    snapshot = ctx.lake.snapshot(tables.suppression())
+    source = pc.field("source")
+    rows = snapshot.read(["subject_key"], source.is_null() | (source == spec.source)) if snapshot else None
+    return fingerprints.set_digest(frozenset(rows["subject_key"]) if rows is not None else ())
 
 
 def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -269,6 +281,44 @@ def _check_counts(
         )
 
 
+def _check_landed(spec: DatasetSpec, form: Modality, landed: Payloads, frame: pl.DataFrame) -> None:
+    """Only what is open stays where it is, whatever its dataset."""
+    if not isinstance(form, PayloadModality):
+        return
+    closed = frame.filter(pl.col("access_tier") != OPEN)["payload_uri"]
+    if missing := sum(not landed.holds(uri) for uri in closed):
+        raise SourceError(
+            f"modality {spec.modality} ({form.version}) landed no payload of {missing} records of {spec.id} that are not open",
+            remedy="this is a defect of the modality: report it; nothing was committed",
+        )
+
+
+def _erase_payloads(
+    ctx: Context, spec: DatasetSpec, partition: str, before: Snapshot, *, changed: bool, recorded: bool
+) -> None:
+    """Remove what the partition's records of `before` named and none names now.
+
+    What a run that was killed after its commit did not come to (it is not `recorded`) is told by nothing but its age."""
+    if changed:
+        payloads.remove_unused(ctx, spec, payloads.of_partition(before, partition))
+    if not recorded:
+        payloads.sweep(ctx, spec)
+
+
+def land_again(ctx: Context, spec: DatasetSpec, partition: str, record_ids: Collection[str]) -> None:
+    """Make damaged payloads of these records again from their source. Nothing is committed: what comes out under another
+    name than the record's is as damaged as before."""
+    silver, manifest = ctx.lake.snapshot(tables.records(spec.id)), ctx.lake.snapshot(tables.manifest(spec.id))
+    form = modality(spec.modality)
+    assert silver is not None and manifest is not None and isinstance(form, PayloadModality)
+    here, chosen = pc.field("partition") == partition, pc.field("record_id").isin(list(record_ids))
+    names = silver.read(["object_ids"], here & chosen)["object_ids"].explode()
+    objects = manifest.read(where=here & pc.field("object_id").isin(names.to_list()))
+    read, landed = _verified_reader(ctx, spec, objects), Payloads(ctx.lake.root, spec.id)
+    for chunk in _whole_records(objects.sort("record_ref", "object_id")):
+        form.records(chunk, read, ctx.pseudonyms(spec), landed.land)
+
+
 def _as_table(frame: pl.DataFrame, partition: str) -> pa.Table:
     ordered = frame.select([pl.col(name).cast(kind) for name, kind in RECORD_FRAME.items()])
     ordered = ordered.with_columns(pl.lit(partition).alias("partition")).select(tables.RECORDS.names)
@@ -279,10 +329,8 @@ def _lines(batch: pa.RecordBatch) -> list[str]:
     """One canonical line per row over every column: records hold nothing that differs between equal runs."""
     frame = pl.from_arrow(batch)
     assert isinstance(frame, pl.DataFrame)
-    columns = [
-        pl.col(name).list.join(",") if name == "object_ids" else pl.col(name).fill_null("\x00")
-        for name in tables.RECORDS.names
-    ]
+    spelled = {"object_ids": pl.col("object_ids").list.join(","), "payload": pl.col("payload").bin.encode("hex")}
+    columns = [spelled.get(name, pl.col(name)).fill_null("\x00") for name in tables.RECORDS.names]
     return frame.select(pl.concat_str(columns, separator="\x1f").alias("line"))["line"].to_list()
 
 

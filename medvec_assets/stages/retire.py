@@ -1,6 +1,6 @@
 """Retiring partitions that left the plan: after a split, the parent goes when all its children stand.
 
-Belongs here: finding and emptying such partitions in silver, gold, index, staging and quarantine.
+Belongs here: finding and emptying such partitions in silver, gold, index, staging, quarantine and payloads.
 Does not belong here: planning (partitions), withdrawal of subjects (the records stage drops them).
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from medvec_assets import partitions
 from medvec_assets.catalog.spec import DatasetSpec
-from medvec_assets.stages import entities, generations, vectors
+from medvec_assets.stages import entities, generations, payloads, vectors
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
 from medvec_assets.stages.manifest import UNASSIGNED, current_plan
@@ -54,10 +54,12 @@ def retire(ctx: Context, spec: DatasetSpec) -> list[str]:
     """
     found = leftovers(ctx, spec, lambda: partition_states(ctx, spec))
     for name in found.partitions:
+        named = payloads.of_partition(ctx.lake.ensure(tables.records(spec.id)), name)
         _remove_from_index(ctx, spec, name)
         for table in _tables(spec):
             if name in _partitions(ctx, table):
                 _remove_from_table(ctx, table, name)
+        payloads.remove_unused(ctx, spec, named)  # of subjects who are in no successor
     store = ObjectStore(ctx.lake.root)
     for key in (key for keys in found.staged.values() for key in keys):
         store.delete(key)

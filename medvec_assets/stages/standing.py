@@ -19,6 +19,7 @@ import polars as pl
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.partitions import Partition
+from medvec_assets.scorer.verdicts import Verdicts, told
 from medvec_assets.stages import due, generations, manifest, quarantine, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
@@ -28,6 +29,7 @@ from resources.errors import MedvecError, SourceError, SourceUnavailable
 MAX_SAMPLE = 10
 # What was made is true, of inputs that have moved since. Any other reason is damage or a chain that stopped halfway.
 _STALE = frozenset({due.CONTENT_CHANGED, due.INPUT_CHANGED, due.NOT_KEPT})
+_NOT_PASSED = frozenset({due.LEAKED, due.UNPROVED})  # of de-identification
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class _Known:
 
 
 def _broken_partitions(known: _Known) -> Iterator[Problem]:
-    stopped = [state for state in known.behind if state.reason not in _STALE]
+    stopped = [state for state in known.behind if state.reason not in _STALE | _NOT_PASSED]
     if stopped:
         yield _problem(
             "partitions_broken",
@@ -144,6 +146,23 @@ def _stale_partitions(known: _Known) -> Iterator[Problem]:
         [f"{s.partition}: {_told(known, s)}; made {since[s.partition]:%Y-%m-%d}" for s in oldest_first],
         _run_again(known, oldest_first),
         broken=old > 0,
+    )
+
+
+def _deidentification(known: _Known) -> Iterator[Problem]:
+    """Where the check `deid_scored` failed last, also where the records were found unchanged since."""
+    found = [state for state in known.behind if state.reason in _NOT_PASSED]
+    if not found:
+        return
+    verdicts = Verdicts(known.ctx.lake, known.spec.id)
+    rows = ((state.partition, verdicts.newest(state.partition)) for state in found)
+    leaking = sum(state.reason == due.LEAKED for state in found)
+    yield _problem(
+        "deid_not_passed",
+        f"their newest de-identification score did not pass; {leaking} of them leak, and are shown to nobody until one does",
+        [f"{partition}: {told(row)}" for partition, row in rows if row is not None],
+        f"mend the rule that let it through, or what ended the scored run; then {_run_again(known, found)}",
+        broken=True,
     )
 
 
@@ -234,6 +253,7 @@ def _waiting_generations(known: _Known) -> Iterator[Problem]:
 
 _LOOKS: tuple[Callable[[_Known], Iterable[Problem]], ...] = (
     _listing,
+    _deidentification,
     _broken_partitions,
     _quarantine,
     _source,

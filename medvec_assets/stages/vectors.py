@@ -72,7 +72,7 @@ def build(
 
     `full` diffs even where a receipt agrees; `floats` also compares each vector, which a fingerprint only stands for.
     """
-    ctx.require_allowed(spec, asset_name(space), partition)
+    ctx.require_allowed(spec, asset_name(space), partition, no_leak=True)
     full = full or floats
     done: list[Synced] = []
     for version in generations.maintained_versions(ctx, spec, space):

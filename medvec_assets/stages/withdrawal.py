@@ -94,7 +94,7 @@ def note_removals(
     )
     _append(ctx, tables.withdrawals(), rows)
     if spec.withdrawal == Withdrawal.ERASE:
-        _suppress(ctx, gone, was, rows)
+        _suppress(ctx, spec, gone, was, rows)
     return gone
 
 
@@ -160,12 +160,13 @@ def _require_meant(ctx: Context, spec: DatasetSpec, gone: int, published: int, v
     )
 
 
-def _suppress(ctx: Context, gone: pl.DataFrame, was: pl.DataFrame, rows: pl.DataFrame) -> None:
+def _suppress(ctx: Context, spec: DatasetSpec, gone: pl.DataFrame, was: pl.DataFrame, rows: pl.DataFrame) -> None:
     """Put subjects of whom nothing is left on the suppression list: no refresh brings them back."""
     left = was.join(gone.select("object_id"), on="object_id", how="anti").select("subject_ref")
     whole = rows.join(left, on="subject_ref", how="anti").select("subject_key", since="seen_at").unique()
     if whole.height:
-        _append(ctx, tables.suppression(), whole.with_columns(pl.lit("withdrawn at the source").alias("reason")))
+        why = {"reason": pl.lit("withdrawn at the source"), "source": pl.lit(spec.source)}
+        _append(ctx, tables.suppression(), whole.with_columns(**why))
 
 
 def _keys(ctx: Context, spec: DatasetSpec, subject_refs: pl.Series) -> pl.Series:

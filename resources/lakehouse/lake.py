@@ -172,6 +172,7 @@ class Lakehouse:
                 handle,
                 reader,
                 mode="overwrite",
+                schema_mode="merge",  # a column that the spec has and the table has not yet
                 predicate=" AND ".join(f"{name} = '{_quoted(value)}'" for name, value in where.items()) or None,
                 writer_properties=writer(spec),
                 commit_properties=commit_properties(metadata, REPLACE_RETRIES if where else WHOLE_RETRIES, transaction),

@@ -85,11 +85,12 @@ class Snapshot:
             return int(self._dataset.count_rows(filter=where))
 
     def schema_drift(self) -> list[str]:
-        """How the stored schema differs from the declared one, in words; empty if it does not."""
+        """How the stored schema differs from the declared one, in words; empty if it does not. A column that may be null and
+        is not there yet is no difference: it reads as null, and the next write adds it."""
         stored = pa.schema(self._table.schema().to_arrow())
         declared = {field.name: field for field in self.spec.schema}
         found = {field.name: field for field in stored}
-        drift = [f"column {name} is missing" for name in declared if name not in found]
+        drift = [f"column {name} is missing" for name in declared if name not in found and not declared[name].nullable]
         drift += [f"column {name} is not declared" for name in found if name not in declared]
         for name in declared.keys() & found.keys():
             if not found[name].type.equals(declared[name].type):

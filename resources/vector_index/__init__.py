@@ -6,6 +6,7 @@ hold (the sync stage), generations and promotion, what a hit means.
 Importing this package imports no pymilvus: that happens when an index is opened.
 """
 
+from resources.vector_index.connection import Patience
 from resources.vector_index.filters import Condition
 from resources.vector_index.lite import LiteServer, lite_server
 from resources.vector_index.milvus import VectorIndex, open_index
@@ -31,6 +32,7 @@ __all__ = [
     "IndexHit",
     "Layout",
     "LiteServer",
+    "Patience",
     "VectorIndex",
     "differences",
     "lite_server",

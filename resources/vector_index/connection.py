@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +23,18 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0  # per attempt; a server that is up answers in milliseconds
 CALL_SECONDS = 600.0  # one request; the longest are load and flush on Lite, which build indexes inside
-ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a request is tried, and how long one that reads may take. A run waits; somebody who asks does not."""
+
+    attempts: int = 3
+    read_seconds: float = CALL_SECONDS
+
+
+PATIENT = Patience()
+
 COLLECTION_NOT_FOUND, COLLECTION_NOT_LOADED = 100, 101
 _LEGACY_COLLECTION_NOT_FOUND = 4  # what a server before 2.4 may say instead
 
@@ -42,13 +54,22 @@ class Connection:
     """
 
     def __init__(
-        self, uri: str, token: str, *, ca: Path | None = None, lite: bool, remedy: str, is_alive: Callable[[], bool]
+        self,
+        uri: str,
+        token: str,
+        *,
+        ca: Path | None = None,
+        lite: bool,
+        remedy: str,
+        is_alive: Callable[[], bool],
+        patience: Patience = PATIENT,
     ) -> None:
         self.place = _without_credentials(uri)
         secure = _trust(uri, ca)
         self.lite = lite
         self._remedy = remedy
-        self._is_alive = is_alive
+        self.is_alive = is_alive
+        self.patience = patience
         self._client = self._attempt("connect", lambda: _client(uri, token, secure, lite))
 
     def call(self, what: str, request: Callable[[MilvusClient], T], *, quotes: bool = True) -> T:
@@ -65,10 +86,12 @@ class Connection:
     def _attempt(self, what: str, request: Callable[[], T], *, quotes: bool = True) -> T:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-        worth_trying = retry_if_exception(lambda error: self._is_transient(error) and self._is_alive())
-        patience = wait_random_exponential(multiplier=0.2, max=5)
+        worth_trying = retry_if_exception(lambda error: self._is_transient(error) and self.is_alive())
+        between = wait_random_exponential(multiplier=0.2, max=5)
         try:
-            return Retrying(stop=stop_after_attempt(ATTEMPTS), wait=patience, retry=worth_trying, reraise=True)(request)
+            return Retrying(
+                stop=stop_after_attempt(self.patience.attempts), wait=between, retry=worth_trying, reraise=True
+            )(request)
         except MedvecError:
             raise
         except Exception as error:
@@ -95,20 +118,20 @@ class Connection:
             message = f"the vector index at {self.place} refuses the token ({code})"
             remedy = "check MEDVEC_INDEX_TOKEN"
             raise IndexUnavailable(message, remedy=remedy, code="index_denied", retryable=False) from None
-        if isinstance(code, str) or self._is_transient(error) or not self._is_alive():
+        if isinstance(code, str) or self._is_transient(error) or not self.is_alive():
             raise IndexUnavailable(message, remedy=self._remedy) from cause
         raise IndexInvalid(
             message, remedy="see the server's log; `medvec verify` shows what the index holds"
         ) from cause
 
 
-def to_server(settings: Settings) -> Connection:
+def to_server(settings: Settings, patience: Patience = PATIENT) -> Connection:
     """The connection to the Milvus server at http(s)://, with the token and the authority of `settings`."""
     remedy = "check that Milvus runs there and that MEDVEC_INDEX_URI is right (`medvec doctor`)"
     if settings.index.startswith("https://"):
         remedy += ", and that MEDVEC_INDEX_CA is the authority that signed its certificate"
     token, ca = settings.index_token.get_secret_value(), settings.index_ca
-    return Connection(settings.index, token, ca=ca, lite=False, remedy=remedy, is_alive=lambda: True)
+    return Connection(settings.index, token, ca=ca, lite=False, remedy=remedy, is_alive=lambda: True, patience=patience)
 
 
 def is_server(settings: Settings) -> bool:

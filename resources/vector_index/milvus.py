@@ -20,7 +20,14 @@ from resources.errors import IndexInvalid, IndexUnavailable
 from resources.settings import Settings
 from resources.vector_index import schema
 from resources.vector_index.bulk import bulk_place
-from resources.vector_index.connection import CALL_SECONDS, Connection, is_server, to_server
+from resources.vector_index.connection import (
+    CALL_SECONDS,
+    PATIENT,
+    Connection,
+    Patience,
+    is_server,
+    to_server,
+)
 from resources.vector_index.filters import Condition, conditions_filter
 from resources.vector_index.lite import lite_server
 from resources.vector_index.plan import Layout
@@ -57,7 +64,7 @@ DELETED_SHARE = 0.2  # of what a collection stores; under it a server merges seg
 
 
 @contextmanager
-def open_index(settings: Settings) -> Iterator[VectorIndex]:
+def open_index(settings: Settings, patience: Patience = PATIENT) -> Iterator[VectorIndex]:
     """The vector index of this deployment: an http(s):// server, or else a folder served by Milvus Lite.
 
     Lite's server process is started if none runs for the folder, and stopped when its last user leaves.
@@ -65,12 +72,14 @@ def open_index(settings: Settings) -> Iterator[VectorIndex]:
     cannot import from MEDVEC_INDEX_BULK_URI.
     """
     if is_server(settings):
-        with closing(to_server(settings)) as connection:
+        with closing(to_server(settings, patience)) as connection:
             yield VectorIndex(connection, settings)
         return
     with lite_server(Path(settings.index.removeprefix("file://"))) as server:
         remedy = f"run the command again (it starts Milvus Lite); see {server.folder / 'server.log'}"
-        with closing(Connection(server.uri, "", lite=True, remedy=remedy, is_alive=server.is_alive)) as connection:
+        with closing(
+            Connection(server.uri, "", lite=True, remedy=remedy, is_alive=server.is_alive, patience=patience)
+        ) as connection:
             yield VectorIndex(connection, settings)
 
 
@@ -87,6 +96,10 @@ class VectorIndex(Settling):
         if connection.lite:
             self.server = f"milvus-lite {version.removeprefix('milvus_lite-')}"
         self._bulk = bulk_place(connection, settings, self.server)
+
+    def is_alive(self) -> bool:
+        """False once an embedded server has ended: open the index again. A server elsewhere counts as alive."""
+        return self._connection.is_alive()
 
     # -- collections
 
@@ -299,7 +312,8 @@ class VectorIndex(Settling):
 
         def ask(client: MilvusClient, data: list[Any]) -> Any:
             widths = {"params": dict(params)}
-            options: dict[str, Any] = {"search_params": widths, "anns_field": "vector", "timeout": CALL_SECONDS}
+            options: dict[str, Any] = {"search_params": widths, "anns_field": "vector"}
+            options["timeout"] = self._connection.patience.read_seconds
             return client.search(
                 name, data=data, filter=where, limit=limit, output_fields=list(SCALAR_FIELDS), **options
             )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resources.vector_index.connection import (
-    CALL_SECONDS,
     COLLECTION_NOT_FOUND,
     COLLECTION_NOT_LOADED,
     Connection,
@@ -39,7 +38,7 @@ class Requests:
             from pymilvus import MilvusException
 
             try:
-                return dict(client.describe_collection(name))
+                return dict(client.describe_collection(name, timeout=self._connection.patience.read_seconds))
             except MilvusException as error:
                 if error_code(error) == COLLECTION_NOT_FOUND:
                     return None
@@ -48,7 +47,8 @@ class Requests:
         return self._connection.call(f"describe {collection_name(name)}", ask)
 
     def _load(self, name: str) -> None:
-        self._connection.call(f"load {name}", lambda client: client.load_collection(name, timeout=CALL_SECONDS))
+        seconds = self._connection.patience.read_seconds
+        self._connection.call(f"load {name}", lambda client: client.load_collection(name, timeout=seconds))
         self._loaded.add(name)
 
     def _read(self, name: str, what: str, request: Callable[[MilvusClient], T]) -> T:
@@ -61,7 +61,7 @@ class Requests:
             except MilvusException as error:
                 if error_code(error) != COLLECTION_NOT_LOADED:
                     raise
-            client.load_collection(name, timeout=CALL_SECONDS)
+            client.load_collection(name, timeout=self._connection.patience.read_seconds)
             return request(client)
 
         if collection_name(name) not in self._loaded:
@@ -69,7 +69,7 @@ class Requests:
         return self._connection.call(f"{what} {name}", loaded)
 
     def _query(self, name: str, where: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
-        options: dict[str, Any] = {"consistency_level": "Strong", "timeout": CALL_SECONDS}
+        options: dict[str, Any] = {"consistency_level": "Strong", "timeout": self._connection.patience.read_seconds}
         if limit is not None:
             options["limit"] = limit
         return self._read(

@@ -10,7 +10,7 @@ import polars as pl
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.fingerprints import text_digest
-from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
+from medvec_assets.modalities import OPEN, RECORD_FRAME, LandPayload, ReadObject, Rejected
 from resources.errors import ObjectRejected
 
 
@@ -59,6 +59,37 @@ class BytesModality:
 
     def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
         return records["text"].to_list()
+
+
+class PayloadBytesModality(BytesModality):
+    """As above; a word that begins with @ is a name and stays at the source. Its inputs are read from the payload."""
+
+    payload_media_type = "text/plain"
+
+    def records(
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload | None = None
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        frame, rejected = super().records(objects, lambda uri: _without_names(read(uri)), pseudonyms)
+        rows = frame.to_dicts()
+        for row in rows:
+            if land is not None and row["access_tier"] != OPEN:
+                row["payload_uri"] = land(row["text"].encode())
+        return pl.DataFrame(rows, schema=RECORD_FRAME), rejected
+
+    def model_inputs(self, records: pl.DataFrame, space: str, read: ReadObject) -> Sequence[Any | Rejected]:
+        return [self._input(*row, read) for row in records.select("record_id", "object_uris", "text").iter_rows()]
+
+    def _input(self, record_id: str, uris: list[str], text: str, read: ReadObject) -> str | Rejected:
+        try:
+            found = b" ".join(_without_names(read(uri)) for uri in uris).decode()
+        except ObjectRejected as refusal:
+            return Rejected(record_id, refusal.code, refusal.remedy)
+        assert found == text
+        return found
+
+
+def _without_names(data: bytes) -> bytes:
+    return b" ".join(word for word in data.split(b" ") if not word.startswith(b"@"))
 
 
 MODALITY = BytesModality()

@@ -43,6 +43,9 @@ class MemoryIndex:
     def collections(self) -> list[str]:
         return sorted(self.held)
 
+    def is_alive(self) -> bool:
+        return True
+
     def describe(self, name: str) -> CollectionInfo | None:
         found = self.held.get(self.aliases.get(name, name))
         return found.info if found else None

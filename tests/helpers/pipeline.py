@@ -158,10 +158,21 @@ class Pipeline:
         """Go on under other settings."""
         self.settings = self.settings.model_copy(update=settings)
 
-    def suppress(self, subject_ref: str) -> None:
+    def suppress(self, subject_ref: str, source: str | None = None) -> None:
+        """`source`: what the row names, whatever source the key is of."""
         key = self.context().pseudonyms(self.spec).subject(subject_ref)
-        row = {"subject_key": key, "reason": "withdrawn", "since": EPOCH}
+        row = {"subject_key": key, "reason": "withdrawn", "since": EPOCH, "source": source or self.spec.source}
         self.lake.append(tables.suppression(), pa.Table.from_pylist([row], schema=tables.SUPPRESSION), {})
+
+    def scored(self, partition: str, *, leaks: int = 0, failure: str = "") -> None:
+        """A score of these numbers, without scoring."""
+        row: dict[str, Any] = {field.name: "-" if field.type == pa.string() else 0 for field in tables.DEID_SCORES}
+        row |= {"dataset": self.spec.id, "partition": partition, "leaks": leaks, "failure": failure}
+        row |= {
+            "leak_places": '["mrn of file name in silver/records"]' if leaks else "[]",
+            "scored_at": datetime.now(UTC),
+        }
+        self.lake.append(tables.deid_scores(), pa.Table.from_pylist([row], schema=tables.DEID_SCORES), {})
 
     # -- accidents
 

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -16,9 +17,11 @@ from helpers.index_data import EVERYWHERE, LAYOUT, batch, clustered, entity_ids,
 from helpers.memory_index import MemoryIndex
 from helpers.pipeline import small_spec
 
-from medvec_assets.stages import maintain, vectors
+from medvec_assets.stages import maintain, payloads, vectors
 from medvec_assets.stages.context import Context
+from medvec_assets.stages.payloads import Payloads
 from resources import lakehouse, tables
+from resources.errors import ObjectRejected
 from resources.lakehouse import Lakehouse
 from resources.object_store import ObjectStore
 from resources.settings import Settings
@@ -140,6 +143,28 @@ def test_a_run_on_s3_that_began_before_a_merge_still_commits(settings: Settings)
     lake.replace(base, {"partition": "p"}, notes("p", "new").to_batches(), {})
     assert sorted(lake.ensure(NOTES).read().rows()) == [("p", "new"), ("q", "e")]
     assert lakehouse.vacuum(lake, NOTES) == 0
+
+
+def test_payloads_on_s3_are_verified_mended_and_swept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, dataset = context(settings), small_spec()
+    store, objects = Payloads(settings.lake, dataset.id), ObjectStore(settings.lake)
+    kept, orphan = store.land(b"of a record"), store.land(b"of a run that was killed")
+    row = {
+        field.name: ["x"] if pa.types.is_list(field.type) else kept if field.name == "payload_uri" else "x"
+        for field in tables.RECORDS
+    }
+    ctx.lake.append(tables.records(dataset.id), pa.Table.from_pylist([row], schema=tables.RECORDS), {})
+    assert store.land(b"of a record") == kept and store.read(kept) == b"of a record"
+    for damage in (lambda: objects.put(kept, b"of another"), lambda: objects.delete(kept)):
+        damage()
+        with pytest.raises(ObjectRejected) as refusal:
+            store.read(kept)
+        assert refusal.value.code == payloads.DAMAGED
+        store.land(b"of a record")
+    assert maintain.maintain(context(settings), [dataset]).payloads_removed == 0, "they are young"
+    monkeypatch.setattr(payloads, "GRACE", -timedelta(hours=1))
+    assert maintain.maintain(context(settings), [dataset]).payloads_removed == 1
+    assert [one.key for one in objects.list(tables.payloads(dataset.id))] == [kept] != [orphan]
 
 
 # ---------------------------------------------------------------- the index

@@ -237,6 +237,9 @@ class FakeIndex:
     def collections(self) -> list[str]:
         return sorted(self.infos)
 
+    def is_alive(self) -> bool:
+        return True
+
     def describe(self, name: str) -> CollectionInfo | None:
         return self.infos.get(name)
 

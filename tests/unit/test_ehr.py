@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from bench.fit_bag_of_codes import fit
 from medvec_assets.catalog.mimic_stays import MIMIC_STAYS
-from medvec_assets.connectors import open_connector
+from medvec_assets.connectors import mimic_tables, open_connector
+from medvec_assets.connectors import omop as cdm
 from medvec_assets.deid.pseudonyms import Pseudonyms
+from medvec_assets.fingerprints import array_digest
 from medvec_assets.modalities import RECORD_FRAME, Rejected
 from medvec_assets.modalities.ehr import MODALITY, mimic, omop
-from medvec_assets.modalities.ehr.bag import FEATURES, GRID, code_counts
+from medvec_assets.modalities.ehr.bag import FEATURES, GRID, code_counts, features_of, packed, unpacked
 from medvec_assets.modalities.ehr.rows import EVENTS, age_band, events_of, rows_of
 from resources import encoders
 from resources.encoders.cards import fitted, read_card
@@ -44,7 +46,9 @@ LAB = {"itemid": "50912", "charttime": "2150-03-01 12:00:00", "valuenum": "1.0",
 
 
 def part(*rows: tuple[str, dict[str, str]]) -> bytes:
-    lines = sorted(json.dumps({"table": table} | fields, sort_keys=True) + "\n" for table, fields in rows)
+    lines = sorted(
+        json.dumps({"table": table} | fields, sort_keys=True, separators=(",", ":")) + "\n" for table, fields in rows
+    )
     return "".join(lines).encode()
 
 
@@ -68,7 +72,8 @@ def records(*parts: bytes) -> tuple[pl.DataFrame, list[Rejected]]:
 
 
 def codes(*rows: tuple[str, dict[str, str]]) -> list[str]:
-    return events_of(rows_of([part(*rows)], mimic.COLUMNS), mimic.kinds(), mimic.YEARS)["code"].to_list()
+    tables, _ = rows_of([part(*rows)], mimic.RULES)
+    return events_of(tables, mimic.kinds())["code"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -133,8 +138,8 @@ def test_other_rows_become_the_events_they_are() -> None:
 def test_events_are_meds(tmp_path: Path, dataset: str, name: str, layout: Any) -> None:
     connector = open_connector(name, Settings(home=tmp_path, pseudonym_key="11" * 32), dataset)
     uris = next(iter(connector.listings(pl.DataFrame()))).objects["uri"]
-    rows = rows_of([connector.read(uri, max_bytes=1 << 20) for uri in uris], layout.COLUMNS)
-    found = events_of(rows, layout.kinds(), layout.YEARS)
+    rows, _ = rows_of([connector.read(uri, max_bytes=1 << 20) for uri in uris], layout.RULES)
+    found = events_of(rows, layout.kinds())
     assert found.schema == pl.Schema(EVENTS) and found.height > 500
     events = found.select(pl.col("part").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value")
     table = events.sort("subject_id", "time").to_arrow()
@@ -143,14 +148,43 @@ def test_events_are_meds(tmp_path: Path, dataset: str, name: str, layout: Any) -
 
 def test_a_rare_table_among_many_rows_is_read_too() -> None:
     """Text functions of polars 2.1 panic over pieces of which one has no row of this table."""
-    lab = part(*[("labevents", LAB | {"itemid": str(i), "valueuom": "mg/dL" * 20}) for i in range(500)])
-    parts = [lab] * 10 + [part(("diagnoses_icd", STAY["diagnoses_icd"]))]
-    rows = pl.concat(
-        [rows_of([one], mimic.COLUMNS).with_columns(part=pl.lit(i, pl.UInt32)) for i, one in enumerate(parts)]
+    lab = part(*[("labevents", LAB | {"itemid": str(50_000 + i)}) for i in range(5_000)])
+    tables, _ = rows_of([lab] * 10 + [part(("diagnoses_icd", STAY["diagnoses_icd"]))], mimic.RULES)
+    found = events_of(tables, mimic.kinds())
+    assert found.filter(pl.col("part") == 10)["code"].to_list() == ["ICD10CM//E11.9"] and found.height == 50_001
+
+
+def test_every_column_that_is_read_has_a_rule_and_no_rule_is_for_another() -> None:
+    """Of a stay all that is landed is ruled; of a person's concepts also what no rule lets pass: their numbers and classes."""
+    for table, columns in mimic.RULES.tables.items():
+        layout = mimic_tables.TABLES[table]
+        landed = set(layout.kept.split()) - {"subject_id", "hadm_id"} | ({"long_title"} if layout.titles else set())
+        assert set(columns) == landed, table
+    assert mimic.RULES.tables.keys() == mimic_tables.TABLES.keys()
+    for table, columns in omop.RULES.tables.items():
+        concepts = [f"{name}_{end}" for name in cdm.CONCEPTS[table].values() for end in ("vocabulary", "code", "name")]
+        landed = {name for name in cdm.TABLES[table].kept if not name.endswith("_id")} | set(concepts)
+        assert set(columns) <= landed, table
+    assert omop.RULES.tables.keys() == cdm.TABLES.keys()
+
+
+def test_a_further_column_passes_nowhere_and_a_table_without_rules_fails_the_source() -> None:
+    plain, more = (
+        records(stay(), stay(admissions={"ssn": "912-34-5678"}))[0]
+        .drop("record_id", "object_ids")
+        .partition_by("payload_uri", include_key=False)
     )
-    assert rows.n_chunks() > 1
-    found = events_of(rows, mimic.kinds(), mimic.YEARS)
-    assert found.filter(pl.col("part") == 10)["code"].to_list() == ["ICD10CM//E11.9"]
+    assert plain.equals(more)
+    with pytest.raises(SourceError) as refusal:
+        records(stay(("omr", {"result_value": "1"})))
+    assert refusal.value.code == "schema_drift"
+
+
+def test_what_rules_refuse_is_counted_for_its_record_alone() -> None:
+    typed = {"itemid": "50912", "valueuom": "mg Vance", "ref_range_lower": "low"}
+    found, rejected = records(stay(), stay(("labevents", LAB | typed), patients={"gender": "Harold"}), stay())
+    actions = [json.loads(one) for one in found["deid_actions"]]
+    assert [one.get("values_refused") for one in actions] == [None, 3, None] and rejected == []
 
 
 # ---------------------------------------------------------------- what makes a stay unfit
@@ -159,7 +193,7 @@ def test_a_rare_table_among_many_rows_is_read_too() -> None:
 @pytest.mark.parametrize(
     ("unfit", "code"),
     [
-        (stay(patients=dict.fromkeys(STAY["patients"])).replace(b'{"table": "patients"}\n', b""), "no_patient"),
+        (stay(patients=dict.fromkeys(STAY["patients"])).replace(b'{"table":"patients"}\n', b""), "no_patient"),
         (stay(("patients", STAY["patients"] | {"gender": "M"})), "duplicate_subject"),
         (stay(("admissions", STAY["admissions"])), "duplicate_stay"),
         (stay(admissions={"dischtime": "2150-02-01 00:00:00"}), "impossible_date"),
@@ -182,6 +216,37 @@ def test_an_unfit_stay_goes_to_quarantine_alone(unfit: bytes, code: str) -> None
     assert found["record_id"].to_list() == ["o0", "o2"]
     assert [(one.object_id, one.code, one.disposition) for one in rejected] == [("o1", code, "quarantined")]
     assert rejected[0].remedy
+
+
+PERSON: dict[str, dict[str, str]] = {
+    "person": {"gender_name": "FEMALE", "year_of_birth": "1950"},
+    "measurement": {
+        "measured_vocabulary": "LOINC",
+        "measured_code": "2160-0",
+        "measured_name": "Creatinine",
+        "measurement_date": "2020-01-02",
+        "value_as_number": "1.1",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "fields", "code"),
+    [
+        ("measurement", {"measurement_date": "01/02/2020"}, "impossible_date"),
+        ("measurement", {"measurement_date": "1820-01-02"}, "impossible_date"),
+        ("measurement", {"measurement_date": "1949-12-31"}, "impossible_date"),
+        ("measurement", {"value_as_number": "LOINC"}, "bad_number"),
+        ("measurement", {"measured_name": "No matching concept"}, "no_events"),
+        ("person", {"year_of_birth": "1850"}, "impossible_age"),
+        ("person", {"year_of_birth": "FEMALE"}, "impossible_age"),
+    ],
+)
+def test_an_unfit_person_goes_to_quarantine_alone(table: str, fields: dict[str, str], code: str) -> None:
+    whole = part(*PERSON.items())
+    found, rejected = records(whole, part(*(PERSON | {table: PERSON[table] | fields}).items()), whole)
+    assert found["record_id"].to_list() == ["o0", "o2"]
+    assert [(one.object_id, one.code) for one in rejected] == [("o1", code)] and rejected[0].remedy
 
 
 def test_an_object_that_cannot_be_read_keeps_its_reason() -> None:
@@ -222,7 +287,8 @@ def test_a_record_tells_bands_and_descriptions_and_nothing_else() -> None:
     assert row["text"] == "Diagnoses: Type 2 diabetes mellitus."
     assert (row["payload_uri"], row["subject_key"]) == ("object:o0", PSEUDONYMS.subject("7"))
     assert not re.search(
-        r"21\d\d|50912|:\d\d", json.dumps({k: v for k, v in row.items() if k not in ("subject_key", "content_digests")})
+        r"21\d\d|50912|:\d\d",
+        json.dumps({k: v for k, v in row.items() if k not in ("subject_key", "content_digests", "payload")}),
     )
 
 
@@ -258,15 +324,20 @@ def test_what_is_unknown_is_left_out() -> None:
 # ---------------------------------------------------------------- inputs
 
 
-def test_an_input_is_made_again_and_is_the_one_that_was_recorded() -> None:
-    parts = [stay(), stay(("labevents", LAB))]
-    found, _ = records(*parts)
-    frame = found.with_columns(object_uris=pl.Series([["0"], ["1"]]))
-    features = MODALITY.model_inputs(frame, "codes", lambda uri: parts[int(uri)])
+def test_an_input_is_the_records_payload_and_needs_nothing_of_the_source() -> None:
+    found, _ = records(stay(), stay(("labevents", LAB)))
+
+    def read(uri: str) -> bytes:
+        raise AssertionError(uri)
+
+    features = MODALITY.model_inputs(found, "codes", read)
     assert all(isinstance(one, np.ndarray) and one.dtype == np.float32 and one.shape == (FEATURES,) for one in features)
-    assert MODALITY.model_inputs(frame, "text", parts.__getitem__) == found["text"].to_list()
-    changed = MODALITY.model_inputs(frame, "codes", lambda uri: stay(("labevents", LAB | {"itemid": "1"})))
-    assert [one.code for one in changed if isinstance(one, Rejected)] == ["payload_changed"] * 2
+    assert [array_digest(one) for one in features] == [json.loads(one)["codes"] for one in found["content_digests"]]
+    assert MODALITY.model_inputs(found, "text", read) == found["text"].to_list()
+    first_without = found.with_columns(payload=pl.when(pl.col("record_id") != "o0").then("payload"))
+    refused, kept = MODALITY.model_inputs(first_without, "codes", read)
+    assert isinstance(refused, Rejected) and (refused.object_id, refused.code) == ("o0", "payload_missing")
+    assert np.array_equal(kept, features[1])
 
 
 @settings(deadline=None)
@@ -276,8 +347,10 @@ def test_an_input_is_made_again_and_is_the_one_that_was_recorded() -> None:
 def test_features_lie_on_the_grid_and_do_not_know_the_order(events: list[tuple[int, str]], chance: Any) -> None:
     schema = {"part": pl.UInt32(), "code": pl.String()}
     found = code_counts(pl.DataFrame(events, schema=schema, orient="row"), 4)
-    assert found.shape == (4, FEATURES) and found.dtype == np.float32
-    assert np.array_equal(found * GRID, np.rint(found * GRID))
+    features = features_of(found)
+    assert features.shape == (4, FEATURES) and features.dtype == np.float32
+    assert np.array_equal(features * GRID, found)
+    assert np.array_equal(unpacked(packed(found)), features)
     chance.shuffle(events)
     assert np.array_equal(found, code_counts(pl.DataFrame(events, schema=schema, orient="row"), 4))
 
@@ -302,7 +375,6 @@ def test_neighbours_are_of_the_kind_that_was_planted(tmp_path: Path, dataset: st
     rows = found.join(numbers, left_on="record_id", right_on="object_id").join(
         objects.select("object_id", "uri"), left_on="record_id", right_on="object_id"
     )
-    rows = rows.with_columns(object_uris=pl.concat_list("uri"))
     vectors = bag_of_codes().encode(
         MODALITY.model_inputs(rows, "codes", lambda uri: connector.read(uri, max_bytes=1 << 20))
     )

@@ -307,6 +307,25 @@ def test_no_planted_identifier_leaves_bronze(tmp_path: Path, caplog: Any, capfd:
     assert "PLANTED" not in caplog.text + streams.out + streams.err + "".join(str(item.message) for item in recwarn)
 
 
+def test_what_is_not_open_is_made_of_the_copy_that_is_landed() -> None:
+    files = {f"o{number}": edited(PatientName="PLANTED", InstanceNumber=number) for number in range(3)}
+    landed: list[bytes] = []
+
+    def land(data: bytes) -> str:
+        landed.append(data)
+        return "payload"
+
+    objects = manifest(files, access_tier="controlled")
+    frame, rejected = IMAGING.records(objects, lambda uri: files[uri.removeprefix("mem:")], KEYS, land)
+    assert not rejected and frame["payload_uri"].to_list() == ["payload"]
+    (copy,) = landed
+    assert b"PLANTED" in files["o1"] and b"PLANTED" not in copy
+    inputs = IMAGING.model_inputs(frame.with_columns(object_uris=pl.Series([["payload"]])), "image", lambda _: copy)
+    assert array_digest(inputs[0]) == json.loads(frame["content_digests"][0])["image"]
+    opened, _ = IMAGING.records(manifest(files), lambda uri: files[uri.removeprefix("mem:")], KEYS, land)
+    assert len(landed) == 1 and opened["payload_uri"].to_list() == ["object:o1"]
+
+
 def test_errors_name_rule_and_remedy_and_no_content() -> None:
     error = refusal(edited(Rows=0, PatientName="PLANTED"))
     assert error.code == "dimensions_refused" and error.remedy and "PLANTED" not in repr(error.__cause__) + str(error)

@@ -11,7 +11,7 @@ from tenacity import nap
 
 from resources.errors import IndexInvalid, MedvecError
 from resources.vector_index import connection
-from resources.vector_index.connection import ATTEMPTS, Connection
+from resources.vector_index.connection import PATIENT, Connection
 
 MOVING = "failed to get delegator -1 for channel by-dev-rootcoord-dml_10: can not find client of node -1"
 
@@ -36,7 +36,7 @@ def failing(times: int, error: Exception) -> tuple[Callable[[Any], str], list[Ex
 
 @pytest.mark.parametrize("error", [MilvusException(65535, MOVING), MilvusException(8, "rate limit")])
 def test_what_passes_is_asked_again(server: Connection, error: Exception) -> None:
-    request, _ = failing(ATTEMPTS - 1, error)
+    request, _ = failing(PATIENT.attempts - 1, error)
     assert server.call("search x", request) == "0 left"
 
 
@@ -44,7 +44,7 @@ def test_what_passes_is_asked_again(server: Connection, error: Exception) -> Non
     "error", [MilvusException(65535, "field y does not exist"), MilvusException(1100, "bad filter")]
 )
 def test_what_stays_is_told_at_once(server: Connection, error: Exception) -> None:
-    request, left = failing(ATTEMPTS, error)
+    request, left = failing(PATIENT.attempts, error)
     with pytest.raises(MedvecError) as told:
         server.call("search x", request)
-    assert isinstance(told.value, IndexInvalid) and len(left) == ATTEMPTS - 1
+    assert isinstance(told.value, IndexInvalid) and len(left) == PATIENT.attempts - 1

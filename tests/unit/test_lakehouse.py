@@ -381,6 +381,19 @@ def test_a_table_of_another_layout_is_described(lake: Lakehouse) -> None:
     ]
 
 
+def test_a_column_that_came_later_reads_as_null_until_rows_are_written_with_it(lake: Lakehouse) -> None:
+    replace(lake, "p", "a")
+    replace(lake, "q", "b")
+    later = TableSpec(NOTES.path, NOTES.schema.append(pa.field("payload", pa.binary())), NOTES.partition_by)
+    base = lake.ensure(later)
+    assert base.schema_drift() == [] and base.read()["payload"].to_list() == [None, None]
+    rows = pa.Table.from_pylist([{"partition": "p", "note": "c", "payload": b"1"}], schema=later.schema)
+    lake.replace(base, {"partition": "p"}, rows.to_batches(), {})
+    found = lake.snapshot(later)
+    assert found is not None
+    assert found.read(["note", "payload"]).sort("note").rows() == [("b", None), ("c", b"1")]
+
+
 def test_the_lake_is_where_the_settings_say(tmp_path: Path) -> None:
     assert Lakehouse.open(Settings(home=tmp_path)).root == str(tmp_path / "lake")
     bucket = Lakehouse.open(Settings(home=tmp_path, lake_uri="s3://bucket/lake/"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from medvec_assets.connectors.landing import Landing
 from resources.settings import Settings
@@ -65,6 +67,33 @@ def test_beyond_the_limit_the_least_used_goes_and_folders_stay(tmp_path: Path) -
     kept.bytes("a", lambda: b"")  # used again
     kept.made("c", lambda path: path.write_bytes(b"x" * 100))
     assert folder.exists() and first.exists() and not second.exists()
+
+
+def test_what_nobody_asked_for_since_the_last_listing_is_evicted_with_folders_and_what_a_kill_left(
+    tmp_path: Path,
+) -> None:
+    kept, day = landing(tmp_path), timedelta(days=1)
+    now = datetime.now(UTC)
+    table, group = (kept.made(name, lambda path: path.mkdir()) for name in ("table", "group"))
+    for folder in (table, group):
+        (folder / "rows").write_bytes(b"x" * 100)
+    file, kept_file = (kept.made(name, lambda path: path.write_bytes(b"x" * 7)) for name in ("a", "b"))
+    left = table.with_name(f".{table.name}.0123")
+    left.mkdir()
+    in_work = group.with_name(f".{group.name}.0123")
+    in_work.mkdir()
+    for path in (table, group, file, left, in_work):
+        os.utime(path, ((now - 40 * day).timestamp(),) * 2)
+    assert kept.evict(now) == 0, "never listed: nobody knows what is of the present release"
+    kept.listed(now - 2 * day)
+    assert kept.evict(now - 41 * day) == 0
+    kept.made("group", lambda path: path.mkdir())  # the present release asks for it
+    with FileLock(group.with_suffix(".lock")):
+        assert kept.evict(now - 30 * day) == 107
+    assert group.exists() and kept_file.exists() and in_work.exists()
+    assert not (table.exists() or file.exists() or left.exists())
+    assert kept.evict(now + day) == 0, "what was asked for since the listing stays"
+    assert kept.made("table", lambda path: path.mkdir()).exists()
 
 
 def test_many_small_files_are_not_walked_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

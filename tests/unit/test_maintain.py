@@ -15,15 +15,18 @@ import dagster as dg
 import polars as pl
 import pytest
 from helpers.dagster_world import DagsterWorld
-from helpers.pipeline import SPACE, Pipeline
+from helpers.pipeline import SPACE, Pipeline, small_spec
 from helpers.tiny_source import series
 from typer.testing import CliRunner
 
 from medvec_assets import cli
+from medvec_assets.catalog.spec import Withdrawal
 from medvec_assets.cli import pipeline as pipeline_commands
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.definitions import build_defs
 from medvec_assets.stages import embeddings, maintain, manifest, records, vectors
 from medvec_assets.stages.maintain import Maintained, TableUpkeep
+from medvec_assets.stages.payloads import Payloads
 from resources import lakehouse, tables
 from resources.errors import CommitConflict, ConfigError, IntegrityError
 from resources.tables import TableSpec
@@ -182,7 +185,7 @@ def test_another_datasets_rows_in_the_shared_tables_are_left_alone(filled: Pipel
 
 
 def test_where_nothing_ever_ran_there_is_nothing_to_do(pipeline: Pipeline) -> None:
-    assert keep_up(pipeline) == Maintained((), (), 0)
+    assert keep_up(pipeline) == Maintained((), (), 0, 0, 0)
 
 
 def test_a_shorter_retention_is_refused_before_anything_is_done(filled: Pipeline) -> None:
@@ -236,6 +239,30 @@ def test_what_nobody_will_adopt_goes_after_a_day(staged: Pipeline) -> None:
     assert staged.staged() == []
 
 
+def test_a_payload_that_no_record_names_goes_and_is_told(filled: Pipeline) -> None:
+    store = Payloads(filled.lake.root, filled.spec.id)
+    orphan = Path(filled.lake.root) / store.land(b"of a run that was killed")
+    assert keep_up(filled).payloads_removed == 0
+    os.utime(orphan, (time.time() - 25 * 3600,) * 2)
+    assert keep_up(filled).payloads_removed == 1 and not orphan.exists()
+
+
+@pytest.mark.parametrize(
+    ("withdrawal", "goes"), [(Withdrawal.ARCHIVE, False), (Withdrawal.ERASE, True)], ids=["archive", "erase"]
+)
+def test_what_was_landed_for_an_earlier_release_goes_at_once_where_withdrawal_erases(
+    pipeline: Pipeline, withdrawal: Withdrawal, goes: bool
+) -> None:
+    """Elsewhere after a month: nothing in it is anybody's who has withdrawn."""
+    pipeline.spec = small_spec(withdrawal=withdrawal)
+    pipeline.list_source(series("1"))
+    landed = Landing(pipeline.settings, pipeline.spec.id).made("table of before", lambda path: path.mkdir())
+    (landed / "rows").write_bytes(b"x" * 1000)
+    assert keep_up(pipeline).landed_bytes_removed == 0, "nothing was listed since"
+    pipeline.refresh()
+    assert keep_up(pipeline).landed_bytes_removed == (1000 if goes else 0) and landed.exists() != goes
+
+
 # ---------------------------------------------------------------- how it is started
 
 
@@ -250,7 +277,10 @@ def test_the_command_tells_what_it_did_and_refuses_what_it_must(
     monkeypatch.setattr(pipeline_commands, "specs_of", lambda _: [filled.spec])
     done = CliRunner().invoke(cli.app, ["maintain", "--json"], catch_exceptions=False)
     report = json.loads(done.stdout)
-    assert set(report) == {"tables", "compacted", "staged_removed"} and done.exit_code == 0
+    assert (
+        set(report) == {"tables", "compacted", "staged_removed", "landed_bytes_removed", "payloads_removed"}
+        and done.exit_code == 0
+    )
     [receipts] = [one for one in report["tables"] if one["table"] == RECEIPTS.path]
     assert (receipts["files_before"], receipts["files_after"], receipts["skipped"]) == (len(COHORTS), 1, [])
     told = CliRunner().invoke(cli.app, ["maintain"], catch_exceptions=False).stdout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -176,6 +178,50 @@ def test_rows_that_are_in_no_stay_are_told(tmp_path: Path) -> None:
         ("table-labevents", "rows_without_subject"),
         ("table-admissions", "stay_without_id"),
     ]
+
+
+def shifted(row: list[str]) -> list[str]:
+    return ["", *row[:-1]]
+
+
+def unnamed(row: list[str]) -> list[str]:
+    return [row[0], "n/a", *row[2:]]
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "code"),
+    [
+        ("hosp/labevents.csv.gz", shifted, "schema_drift"),
+        ("hosp/diagnoses_icd.csv.gz", unnamed, "schema_drift"),
+        ("icu/icustays.csv.gz", shifted, "schema_drift"),
+        ("hosp/admissions.csv.gz", unnamed, "source_empty"),
+        ("hosp/admissions.csv.gz", None, "source_empty"),
+    ],
+)
+def test_a_table_whose_rows_are_nobodys_fails_the_source(
+    tmp_path: Path, root: Path, path: str, change: Callable[[list[str]], list[str]] | None, code: str
+) -> None:
+    """Its columns moved, or there is nothing in it: the stays would be listed without these rows, and nobody would know."""
+    release = root / "mimiciv" / "3.1"
+    text = io.StringIO(gzip.decompress((release / path).read_bytes()).decode("latin-1"))
+    header, *rows = csv.reader(text)
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([header, *(change(row) for row in rows if change)])
+    (release / path).write_bytes(gzip.compress(written.getvalue().encode("latin-1")))
+    standin.seal(release)
+    with pytest.raises(SourceError) as refusal:
+        listed(connector(tmp_path / "home", str(root)))
+    assert refusal.value.code == code and refusal.value.remedy
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32-be"])
+def test_a_table_of_another_encoding_fails_the_source(tmp_path: Path, root: Path, encoding: str) -> None:
+    path = root / "mimiciv" / "3.1" / "hosp" / "transfers.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).decode().encode(encoding)))
+    standin.seal(root / "mimiciv" / "3.1")
+    with pytest.raises(SourceError) as refusal:
+        listed(connector(tmp_path / "home", str(root)))
+    assert refusal.value.code == "schema_drift"
 
 
 def test_a_column_that_is_gone_fails_the_source(tmp_path: Path, root: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -155,6 +155,41 @@ def test_a_table_that_is_missing_or_cut_fails_the_source(tmp_path: Path, folder:
     with pytest.raises(SourceError) as refusal:
         listed(parquet(tmp_path, folder))
     assert refusal.value.code == {"missing": "source_missing", "cut": "table_unreadable"}[broken]
+
+
+def column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def no_utf8(table: pa.Table) -> pa.Table:
+    data = pa.array([(name or "").encode() + b"\xf6" for name in table["concept_name"].to_pylist()], pa.binary())
+    text = pa.StringArray.from_buffers(len(data), data.buffers()[1], data.buffers()[2])
+    return column("concept_name", text)(table)
+
+
+ROWS = 270  # of the sample's measurements
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "code"),
+    [
+        ("measurement", column("person_id", pa.nulls(ROWS, pa.int64())), "schema_drift"),
+        ("measurement", column("person_id", pa.array([float(i) for i in range(ROWS)])), "schema_drift"),
+        ("measurement", column("person_id", pa.array(range(ROWS))), "schema_drift"),
+        ("measurement", column("value_as_number", pa.array([[1.0]] * ROWS)), "schema_drift"),
+        ("measurement", lambda table: table.append_column("person_id", table["person_id"]), "schema_drift"),
+        ("person", lambda table: table.slice(0, 0), "source_empty"),
+        ("concept", no_utf8, "table_unreadable"),
+    ],
+)
+def test_a_table_that_is_not_what_it_says_fails_the_source(
+    tmp_path: Path, folder: Path, table: str, change: Callable[[pa.Table], pa.Table], code: str
+) -> None:
+    path = folder / f"{table}.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(SourceError) as refusal:
+        listed(parquet(tmp_path, folder))
+    assert refusal.value.code == code and refusal.value.remedy
 
 
 def test_a_table_that_changes_while_it_is_read_fails_the_listing(tmp_path: Path, folder: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from medvec_assets.scorer.planting import Planted, Subject, planter
+from medvec_assets.scorer.planting.cells import KINDS, REMARK, pairs
 from medvec_assets.scorer.planting.manifest_rows import planted_catalogue_row, planted_row
 from medvec_assets.scorer.plants import Mint
 from medvec_assets.scorer.search import Searcher
@@ -157,6 +158,37 @@ def test_a_subjects_id_and_visits_are_the_same_in_all_rows_of_a_table() -> None:
     lines = [line.split(",") for line in good.data.decode().splitlines()]
     assert lines[0] == CSV.splitlines()[0].split(",") and {line[0] for line in lines[1:]} == {subject.ref}
     assert len(more.data.splitlines()[0].split(b",")) > len(lines[0])
+
+
+EHR_LINES = (
+    '{"drug":"Aspirin","starttime":"2150-01-01 10:00:00","table":"prescriptions"}\n'
+    '{"drug":"Heparin","starttime":"2150-01-01 11:00:00","table":"prescriptions"}\n'
+    '{"icd_code":"I10","long_title":"Hypertension","table":"diagnoses_icd"}\n'
+    '{"table":"visit","visit_code":"IP","visit_name":"Inpatient Visit"}\n'
+)
+
+
+def test_the_copies_of_a_pair_differ_in_one_cell_and_every_column_has_its_pairs() -> None:
+    mint, known = Mint(b"cells"), set[str]()
+    found = list(pairs(EHR_LINES.encode(), Subject.like(mint, REAL_REF), known))
+    original = [json.loads(line) for line in EHR_LINES.splitlines()]
+    for pair in found:
+        copies = [[json.loads(line) for line in copy.splitlines()] for copy in pair.copies]
+        differing = [
+            (row["table"], key) for row, *others in zip(original, *copies, strict=True) for key in row
+            if any(other[key] != row[key] for other in others)
+        ]  # fmt: skip
+        assert differing == [tuple(pair.place.removeprefix("cell ").split("."))]
+        assert copies[0] != copies[1]
+        for copy in pair.copies:
+            shown = {leak.planted for leak in Searcher(mint.tokens).in_bytes(copy, "copy")}
+            assert pair.place in shown or pair.kind == "date"  # of which a run has a few, for all places
+    typed = {"prescriptions.drug", "prescriptions.starttime", "diagnoses_icd.icd_code"}
+    joined = {"diagnoses_icd.long_title", "visit.visit_code", "visit.visit_name"}
+    assert known == {f"cell {one}" for one in typed | joined}
+    assert {pair.place for pair in found if pair.kind == REMARK} == {f"cell {one}" for one in joined}
+    assert len(found) == len(typed) * len(KINDS) + len(joined)
+    assert list(pairs(EHR_LINES.encode(), Subject.like(mint, REAL_REF), known)) == []
 
 
 def test_the_copies_of_pictures_and_volumes_can_be_read() -> None:

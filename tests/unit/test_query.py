@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from query_world import A1, B1, R2, World, append, built_world, copy_of, empty_world, use_fake_encoder
+from query_world import A1, B1, NOON, R2, World, append, built_world, copy_of, empty_world, use_fake_encoder
 
 from medvec_assets import catalog
+from medvec_assets.catalog import dataset
 from medvec_assets.catalog.spec import AccessTier, Residency
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
@@ -21,6 +22,7 @@ from medvec_assets.query.lineage import lineage
 from medvec_assets.query.published import live_spaces, published_datasets, visible
 from medvec_assets.query.rows import find_records
 from medvec_assets.query.search import Hit, SearchEngine, SearchRequest, targets
+from medvec_assets.query.small_cells import counts
 from resources import tables
 from resources.errors import (
     ConfigError,
@@ -257,6 +259,24 @@ def test_a_suppressed_subject_is_neither_found_nor_asked_about(world: World) -> 
         ask(world, record_id="b1")
     with pytest.raises(NotFound):
         ask(world, vector_id=B1.vector_id)
+
+
+@pytest.mark.parametrize("partition", ["lung.1", "-"], ids=["its partition", "the whole catalogue"])
+def test_what_leaks_is_neither_found_nor_asked_about_until_a_later_score_passes(world: World, partition: str) -> None:
+    others = ["a1", "c1"] if partition == "lung.1" else []
+    score = {"dataset": "tcia_catalog", "partition": partition, "failure": ""}
+    append(world.lake, tables.deid_scores(), score | {"leaks": 2})
+    assert ids(ask(world, text="chest")) == others
+    with pytest.raises(NotFound):
+        ask(world, record_id="b1")
+    with pytest.raises(NotFound):
+        lineage(B1.vector_id, world.settings, world.lake)
+    with pytest.raises(PolicyRefused, match="deid_leak"):
+        counts(world.lake, dataset("tcia_catalog"), ["cohort"])
+    append(world.lake, tables.deid_scores(), score | {"failure": "disk_full", "scored_at": NOON + timedelta(hours=1)})
+    assert ids(ask(world, text="chest")) == others, "a run that failed proves nothing"
+    append(world.lake, tables.deid_scores(), score | {"scored_at": NOON + timedelta(hours=2)})
+    assert ids(ask(world, text="chest")) == ["a1", "b1", "c1"]
 
 
 def test_a_record_gone_from_silver_is_no_hit_while_the_index_still_holds_it(world: World) -> None:

@@ -90,6 +90,42 @@ def test_exif_turns_the_image_and_goes() -> None:
         assert parsed.attributes == {"rows": 100, "columns": 200} and parsed.dropped >= 3
 
 
+def noise(*shape: int, high: int = 256, kind: Any = np.uint8) -> Any:
+    return np.random.default_rng(7).integers(0, high, shape).astype(kind)
+
+
+@pytest.mark.parametrize("turn", [0, 3, 6, 9])
+@pytest.mark.parametrize(
+    ("pixels", "form"),
+    [
+        (Image.fromarray(noise(60, 90)), "PNG"),
+        (Image.fromarray(noise(60, 90)), "JPEG"),
+        (Image.fromarray(noise(90, 60, 3)), "JPEG"),
+        (Image.fromarray(noise(90, 60, 3)).convert("CMYK"), "JPEG"),
+        (Image.fromarray(noise(90, 60, 3)).convert("P"), "PNG"),
+        (Image.fromarray(noise(90, 60, 4)), "PNG"),
+        (Image.fromarray(noise(90, 60, 2)), "PNG"),
+        (Image.fromarray(noise(60, 90, high=2) > 0), "PNG"),
+        (Image.fromarray(noise(60, 90, high=4096, kind=np.uint16)), "PNG"),
+    ],
+)
+def test_a_payload_gives_the_same_input_and_holds_nothing_but_pixels(pixels: Image.Image, form: str, turn: int) -> None:
+    exif, text = Image.Exif(), PngInfo()
+    exif[0x0112], exif[0x013B] = turn, "DOE^JANE"
+    text.add_text("PatientName", "DOE^JANE")
+    text.add_itxt("Comment", "DOE^JANE", zip=True)
+    told = {"exif": exif, "icc_profile": b"DOE^JANE" * 30, "comment": b"DOE^JANE", "dpi": (71, 71)}
+    data = encoded(pixels, form, **told, **({"pnginfo": text} if form == "PNG" else {"quality": 95}))
+    parsed = MODALITY.parsed(data, {})
+    payload = parsed.payload()
+    assert b"JANE" in data and np.array_equal(MODALITY.model_input(payload), parsed.model_input)
+    with Image.open(BytesIO(payload)) as plain:
+        plain.load()
+        assert set(plain.info) == ({"exif"} if 2 <= turn <= 8 else set())
+        assert dict(plain.getexif()) == ({0x0112: turn} if 2 <= turn <= 8 else {})
+    assert MODALITY.parsed(payload, {}).payload() == payload, "made again of itself it is the same"
+
+
 def test_what_is_no_good_image_is_refused_by_its_reason() -> None:
     whole = encoded(RAMP, "JPEG")
     assert code(b"") == "empty_object"

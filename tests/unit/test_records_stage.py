@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from helpers import bytes_modality
 from helpers.counting_encoder import Killed
 from helpers.memory_lake import MemoryLake
-from helpers.pipeline import Pipeline
+from helpers.pipeline import EPOCH, Pipeline
 from helpers.tiny_source import series
 
 from medvec_assets.catalog.spec import Residency
@@ -19,6 +20,8 @@ from medvec_assets.modalities import Rejected, modality
 from medvec_assets.stages import records
 from resources import tables
 from resources.errors import CommitConflict, NotFound, PolicyRefused, SourceError, StorageError
+from resources.lakehouse import Lakehouse
+from resources.tables import TableSpec
 
 LAKE = MemoryLake
 
@@ -233,6 +236,21 @@ def test_a_commit_that_the_audit_was_not_told_of_is_not_taken_for_its_last_row(p
     pipeline.run()
     assert pipeline.silver.equals(first)
     assert pipeline.due() == {"lung": "current"}
+
+
+def test_a_suppression_list_of_before_it_named_sources_concerns_every_dataset(pipeline: Pipeline) -> None:
+    pipeline.lake = Lakehouse(pipeline.settings.lake)
+    pipeline.list_source(series("1", patient="P1"), series("2", patient="P2"))
+    pipeline.run()
+    schema = pa.schema([field for field in tables.SUPPRESSION if field.name != "source"])
+    row = {"subject_key": pipeline.context().pseudonyms(pipeline.spec).subject("P2"), "reason": "-", "since": EPOCH}
+    old = TableSpec(tables.suppression().path, schema)
+    pipeline.lake.append(old, pa.Table.from_pylist([row], schema=schema), {})
+    assert pipeline.due() == {"lung": "records"}
+    pipeline.run()
+    assert set(pipeline.silver["record_id"]) == {"1"}
+    pipeline.suppress("P9", "mimic")  # the column is added
+    assert pipeline.due() == {"lung": "current"} and pipeline.read(tables.suppression()).height == 2
 
 
 def test_a_full_disk_is_named_and_nothing_is_committed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

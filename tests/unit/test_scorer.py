@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from helpers.dagster_world import CHAIN, DagsterWorld
 from helpers.pipeline import Pipeline
 from helpers.tiny_source import series
 
-from medvec_assets import checks
+from medvec_assets import checks, printing, status
+from medvec_assets.catalog.aimi_chest_xray import AIMI_CHEST_XRAY
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
 from medvec_assets.connectors import dicom_objects, sample_folder
 from medvec_assets.deid import technical
 from medvec_assets.deid.pseudonyms import Pseudonyms
-from medvec_assets.modalities import imaging, series_descriptor
+from medvec_assets.modalities import imaging, raster, series_descriptor
 from medvec_assets.modalities.imaging import image_rules
 from medvec_assets.modalities.imaging import series as imaging_series
 from medvec_assets.modalities.imaging.dicom_file import PARSER_FAILURES, rejected
 from medvec_assets.scorer import scores
 from medvec_assets.scorer.score import Score, score
+from medvec_assets.scorer.search import Leak
 from medvec_assets.stages import manifest, records
 from medvec_assets.stages.context import Context
 from resources import tables
@@ -208,6 +211,21 @@ def test_a_rule_that_is_switched_off_is_a_leak_that_is_named(radiology: Context,
     assert not found.passed
 
 
+def test_a_payload_that_keeps_what_the_file_said_is_a_leak(tmp_path: Path, monkeypatch: Patch) -> None:
+    settings = Settings(home=tmp_path, pseudonym_key="11" * 32, device="cpu")
+    ctx = Context(settings, Lakehouse.open(settings), "scored")
+    (partition,) = manifest.refresh(ctx, AIMI_CHEST_XRAY).plan["partition"]
+    records.build(ctx, AIMI_CHEST_XRAY, partition)
+    assert score(ctx, AIMI_CHEST_XRAY, partition, SEED).passed
+    parsed = raster.Raster.parsed
+    monkeypatch.setattr(
+        raster.Raster, "parsed", lambda self, data, said: replace(parsed(self, data, said), payload=lambda: data)
+    )
+    found = score(ctx, AIMI_CHEST_XRAY, partition, SEED)
+    assert {leak.found for leak in found.leaks} == {"payload/aimi_chest_xray"}
+    assert {"JPEG comment", "JPEG EXIF, tag 0x010e"} <= {leak.planted for leak in found.leaks}
+
+
 def test_a_run_that_ends_proves_nothing(radiology: Context, monkeypatch: Patch) -> None:
     def fail(*_: Any) -> None:
         raise ObjectRejected("no", code="no_such_thing", remedy="none")
@@ -268,7 +286,36 @@ def test_a_score_is_kept_and_made_again_only_when_something_moved(pipeline: Pipe
     assert json.loads(pipeline.read(tables.deid_scores()).sort("scored_at")["leak_places"][-1])
 
     monkeypatch.undo()
-    assert bring_up("lung") is None, "the first score is true again"
+    third = bring_up("lung")
+    assert third is not None and third.passed, "the first score is true again, but the newest leaks"
+    assert bring_up("lung") is None
+
+
+def test_records_that_are_found_to_leak_without_having_changed_are_due_until_a_score_passes(
+    pipeline: Pipeline, monkeypatch: Patch
+) -> None:
+    """As after the scorer learned of more places: nothing of the records moved, so by their inputs they are current."""
+    pipeline.list_source(series("1", "lung"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = DagsterWorld(pipeline, instance)
+        world.refresh()
+        pipeline.run()
+        before = pipeline.versions()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                scores, "score", lambda *_: Score("seed", leaks=(Leak("mrn", "file name", "silver", "as is"),))
+            )
+            assert not world.run("records", partition="lung").success
+            assert pipeline.due() == {"lung": "records"}
+            found = status.of_dataset(world.runtime, pipeline.spec, instance, "status")
+        assert [(one.name, one.broken, one.count) for one in found.problems] == [("deid_not_passed", True, 1)]
+        shown = status.as_json([found])
+        assert json.loads(json.dumps(shown))["datasets"][0]["problems"][0]["sample"] == list(found.problems[0].sample)
+        printed = "\n".join(printing.status(shown))
+        assert "lung: mrn of file name in silver" in printed and "medvec run --dataset tcia_catalog" in printed
+        assert world.run(*CHAIN, partition="lung").success and pipeline.due() == {"lung": "current"}
+        assert status.of_dataset(world.runtime, pipeline.spec, instance, "status").ok
+    assert pipeline.versions() == before, "only the score was made again"
 
 
 def test_a_partition_that_was_never_scored_does_not_pass(pipeline: Pipeline) -> None:

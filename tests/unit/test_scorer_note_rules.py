@@ -27,7 +27,7 @@ from resources.settings import Agreement, Settings
 
 Patch = pytest.MonkeyPatch
 PARTITION = "radiology"
-RECORDS = f"silver/mimic_notes/records/partition={PARTITION}"
+RECORDS, PAYLOADS = f"silver/mimic_notes/records/partition={PARTITION}", "payload/mimic_notes"
 FIND = notes._found
 
 
@@ -62,7 +62,11 @@ def leaks(context: Context, patch: Patch, without: Collection[str]) -> set[tuple
 
 def named(found: Score) -> set[tuple[str, str]]:
     assert found.passed == (not found.leaks)
-    assert {leak.found for leak in found.leaks} <= {RECORDS, f"{RECORDS}: column text"}, "nowhere but in the text"
+    assert {leak.found for leak in found.leaks} <= {RECORDS, f"{RECORDS}: column text", PAYLOADS}, (
+        "nowhere but in the text"
+    )
+    in_payloads = {(leak.kind, leak.planted) for leak in found.leaks if leak.found == PAYLOADS}
+    assert in_payloads == {(leak.kind, leak.planted) for leak in found.leaks}, "what is landed is the text"
     return {(leak.kind, leak.planted) for leak in found.leaks}
 
 

@@ -155,7 +155,7 @@ def test_suppressed_persons_are_not_counted(tmp_path: Path) -> None:
     lake = lake_of(tmp_path, {("a", "F"): 30})
     assert shown(lake, SPEC, "cohort")[("a",)] == 30
     gone = pl.DataFrame({"subject_key": ["a-F-0"], "reason": ["withdrawn"]}).with_columns(
-        since=pl.lit("2026-01-01").str.to_datetime(time_zone="UTC")
+        since=pl.lit("2026-01-01").str.to_datetime(time_zone="UTC"), source=pl.lit("tcia")
     )
     lake.append(tables.suppression(), gone.to_arrow().cast(tables.SUPPRESSION), {})
     assert shown(lake, SPEC, "cohort")[("a",)] == 29

@@ -16,7 +16,9 @@ from medvec_assets import printing, status
 from medvec_assets.catalog.spec import Residency, Space
 from medvec_assets.stages.promote import promote
 from medvec_assets.stages.standing import MAX_SAMPLE, Problem, Runs, Standing, examine
-from resources.errors import SourceError, SourceUnavailable
+from medvec_assets.stages.sync import sync_all
+from resources import tables
+from resources.errors import PolicyRefused, SourceError, SourceUnavailable
 
 LAKE = MemoryLake
 LUNG, LIVER = series("1", "lung"), series("2", "liver")
@@ -207,6 +209,32 @@ def test_a_commit_that_no_audit_row_tells_of_is_broken_even_if_its_input_went_ba
     assert "a run was killed between its commit and its audit row" in found.sample[0]
     whole.run()
     assert standing(whole).ok
+
+
+def test_a_partition_that_leaks_is_due_and_worked_on_by_nothing_until_a_score_passes(whole: Pipeline) -> None:
+    whole.scored("lung", leaks=3)
+    assert whole.due() == {"lung": "records", "liver": "current"}
+    found = only(whole)
+    assert (found.name, found.count, found.broken) == ("deid_not_passed", 1, True)
+    assert found.sample == ("lung: mrn of file name in silver/records and 2 more came through",)
+    for stage in (whole.embeddings, whole.vectors):
+        with pytest.raises(PolicyRefused, match="deid_leak"):
+            stage("lung")
+    assert set(whole.read(tables.refusals())["rule"]) == {"deid_leak"}
+    assert {one.partition for one in sync_all(whole.context(), whole.spec, full=True)} == {"liver"}
+    whole.scored("lung", failure="disk_full")
+    assert whole.due()["lung"] == "records" and "1 of them leak" in only(whole).what
+    whole.scored("lung")
+    assert standing(whole).ok and whole.vectors("lung")
+
+
+def test_a_score_that_could_not_be_made_is_named_and_hides_nothing(whole: Pipeline) -> None:
+    whole.scored("-", failure="source_invalid")
+    assert set(whole.due().values()) == {"records"}
+    found = only(whole)
+    assert found.count == 2 and "0 of them leak" in found.what
+    assert "liver: the scored run failed (source_invalid)" in found.sample
+    assert whole.embeddings("lung").computed == 0 and whole.vectors("lung")
 
 
 def test_the_command_prints_the_answer_for_a_person_and_as_json(whole: Pipeline) -> None:

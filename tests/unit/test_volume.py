@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import struct
 import tracemalloc
 import zipfile
 from functools import cache
@@ -103,6 +104,35 @@ def test_containers_types_and_versions_do_not_matter() -> None:
     small = np.clip(data // 4, 0, 255).astype(np.uint8)
     scaled = volume_input(nifti(small, scl_slope=4.0, scl_inter=7.0)).astype(int)
     assert np.abs(scaled - volume_input(nifti(small))).max() <= 1  # a value may fall to the other side of a half
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("dtype", [np.uint8, ">i2", np.int16, np.uint16, np.int32, ">f4", np.float64, np.int64])
+@pytest.mark.parametrize(("scale", "tilted"), [((0.1, -3.7), True), ((0.0, 5.0), False)])
+def test_a_payload_gives_the_same_input_and_holds_nothing_but_the_scan(
+    kind: Any, dtype: Any, scale: tuple[float, float], tilted: bool
+) -> None:
+    voxels, affine = head()
+    voxels = np.clip(voxels[10:40:2, 10:50:2, 5:45:2] // 4, 0, 255).astype(dtype)
+    if tilted:
+        affine = affine @ nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.1, 0.2, -0.05) * 1.37, [1, 2, 3])
+    image = kind(
+        voxels, affine, kind.header_class(endianness=np.dtype(dtype).str[0].replace("|", "<").replace("=", "<"))
+    )
+    image.header["descrip"] = image.header["aux_file"] = b"DOE^JANE"
+    if tilted:  # placed by its quaternion alone
+        image.set_sform(None, 0)
+        image.set_qform(affine, 1)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
+    data = bytearray(image.to_bytes())
+    at, form = (176, "dd") if kind is nibabel.Nifti2Image else (112, "ff")
+    struct.pack_into(image.header.endianness + form, data, at, *scale)
+    parsed = MODALITY.parsed(bytes(data), {"instance": 2})
+    payload = parsed.payload()
+    again = MODALITY.parsed(payload, {"instance": 2})
+    assert np.array_equal(again.model_input, parsed.model_input) and again.attributes == parsed.attributes
+    assert parsed.dropped == 3 and again.dropped == 0 and b"JANE" in data and b"JANE" not in gzip.decompress(payload)
+    assert again.payload() == payload, "made again of itself it is the same"
 
 
 def test_thick_slices_keep_their_proportions() -> None:

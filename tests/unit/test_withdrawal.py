@@ -118,6 +118,29 @@ def test_a_subject_who_keeps_some_objects_is_not_suppressed(pipeline: Pipeline) 
     assert set(pipeline.silver["record_id"]) == {"1"}
 
 
+@pytest.mark.parametrize(("source", "due"), [("tcia", "records"), ("mimic", "current")])
+def test_a_suppression_makes_only_the_datasets_of_its_source_due(pipeline: Pipeline, source: str, due: str) -> None:
+    pipeline.list_source(STAYS, GOES)
+    pipeline.run()
+    pipeline.suppress("P2", source)
+    assert pipeline.due() == {"lung": due}
+    pipeline.list_source(STAYS, GOES | {"SeriesDescription": "axial"})  # whatever its row says, he never comes back
+    pipeline.run()
+    assert set(pipeline.silver["record_id"]) == {"1"}
+    assert [entity["record_id"] for entity in pipeline.entities.values()] == ["1"]
+
+
+def test_what_is_erased_names_its_source(pipeline: Pipeline) -> None:
+    pipeline.spec = small_spec(**ERASE)
+    pipeline.list_source(STAYS, GOES)
+    pipeline.run()
+    pipeline.list_source(STAYS)
+    pipeline.run()
+    assert pipeline.read(tables.suppression()).select("subject_key", "source").rows() == [
+        (subject(pipeline, "P2"), "tcia")
+    ]
+
+
 def test_a_listing_that_takes_half_away_for_ever_must_be_confirmed(pipeline: Pipeline) -> None:
     pipeline.spec = small_spec(**ERASE)
     many = [series(str(n), patient=f"P{n}") for n in range(60)]

@@ -1,12 +1,14 @@
 """EHR tables: a stay's or a person's rows to events, to one record, to the model inputs of its spaces.
 
-Belongs here: the `ehr` modality; its parts are rows (text to values), mimic and omop (what the columns mean), bag (codes to
-features). Does not belong here: where the rows are (connectors), free text such as notes.
+Belongs here: the `ehr` modality; its parts are rows (text to values), mimic and omop (what the columns mean, and the rule of
+each), vocabulary (what may stand in some of them), bag (codes to features). Does not belong here: where the rows are
+(connectors), what a rule does (deid.tables), free text such as notes.
 
     codes   float32 [2048]   how often each code occurs, hashed (bag)
     text    str              a vocabulary's own descriptions of diagnoses, procedures, drugs; no date, no name, no free text
 
-Nothing of a record tells a date or an id: it keeps a pseudonym, counts, bands, and these descriptions.
+Nothing of a record tells a date or an id: it keeps a pseudonym, counts, bands, and these descriptions. A row is parsed once:
+the features of its stay are the record's payload, and encoding needs nothing of the source.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from medvec_assets.fingerprints import array_digest, text_digest
 from medvec_assets.json_columns import json_objects
 from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
 from medvec_assets.modalities.ehr import mimic, omop
-from medvec_assets.modalities.ehr.bag import INPUT_VERSION, code_counts
-from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, codes_of, events_of, rows_of
+from medvec_assets.modalities.ehr.bag import INPUT_VERSION, code_counts, features_of, packed, unpacked
+from medvec_assets.modalities.ehr.rows import OLDEST_SHOWN, age_band, events_of, rows_of
 from resources.errors import ObjectRejected
 
 PIECE = 512  # parts at a time: 150,000 rows of a hospital's stays, some 200 MB
@@ -40,7 +42,7 @@ _REMEDIES = {
     "ask the source to correct it",
     "impossible_age": "the age is missing, below 0 or above 130; ask the source to correct it",
     "bad_number": "a result in a column of numbers is none: the columns may be shifted; ask the source to correct it",
-    "missing_field": "a field that every stay has is empty; ask the source to complete it",
+    "missing_field": "a field that every stay has is empty or no term known here (vocabulary); ask the source, or add the term",
     "no_events": "these rows hold no code; nothing can be made of them",
 }
 
@@ -48,8 +50,8 @@ _REMEDIES = {
 class Ehr:
     """The modality `ehr` (medvec_assets.modalities.Modality)."""
 
-    version = "ehr-1"
-    deid_profile = "ehr-tables-1"
+    version = "ehr-2"
+    deid_profile = "ehr-tables-2"
     input_versions: dict[str, str] = {"codes": INPUT_VERSION, "text": "titles-1"}  # noqa: RUF012  (the protocol's attribute)
 
     def records(
@@ -62,19 +64,19 @@ class Ehr:
             found, refused = _read_all(piece["object_id"], piece["uri"], read)
             rejected += refused
             kept = piece.filter(pl.Series([data is not None for data in found], dtype=pl.Boolean))
-            told, inputs = _understood([data for data in found if data is not None])
+            told, steps = _understood([data for data in found if data is not None])
             described = kept.with_columns(told)
             unfit = described.filter(pl.col("flaw").is_not_null())
             rejected += [
                 Rejected(name, code, _REMEDIES[code]) for name, code in unfit.select("object_id", "flaw").rows()
             ]
             fit = described["flaw"].is_null()
-            frames.append(self._frame(described.filter(fit), inputs[fit.to_numpy()], pseudonyms))
+            frames.append(self._frame(described.filter(fit), steps[fit.to_numpy()], pseudonyms))
         return pl.concat(frames), rejected
 
-    def _frame(self, described: pl.DataFrame, inputs: NDArray[np.float32], pseudonyms: Pseudonyms) -> pl.DataFrame:
+    def _frame(self, described: pl.DataFrame, steps: NDArray[np.int64], pseudonyms: Pseudonyms) -> pl.DataFrame:
         subjects = [pseudonyms.subject(reference) for reference in described["subject_ref"]]
-        digests = [_digests(row, text) for row, text in zip(inputs, described["text"], strict=True)]
+        digests = [_digests(row, text) for row, text in zip(features_of(steps), described["text"], strict=True)]
         collapsed = (pl.col("age") > OLDEST_SHOWN).cast(pl.Int64)
         return described.select(
             record_id="object_id",
@@ -94,31 +96,28 @@ class Ehr:
             ),
             payload_uri=pl.format("object:{}", "object_id"),
             deid_profile=pl.lit(self.deid_profile),
-            deid_actions=json_objects(ages_collapsed=collapsed, dates_left_out=pl.col("dates")),
+            deid_actions=json_objects(
+                ages_collapsed=collapsed, dates_left_out=pl.col("dates"), values_refused=pl.col("refused")
+            ),
             content_digests=pl.Series(digests, dtype=pl.String()),
+            payload=pl.Series(packed(steps), dtype=pl.Binary()),
         )
 
     def model_inputs(
         self, records: pl.DataFrame, space: str, read: ReadObject
     ) -> Sequence[NDArray[np.float32] | str | Rejected]:
-        """The records' texts, or their features made again; Rejected `payload_changed` if they are not the recorded ones."""
+        """The records' texts, or the features that are their payload; Rejected `payload_missing` where an older version of
+        medvec made the record. `read` is not used."""
         if space == "text":
             texts: list[str] = records["text"].to_list()
             return texts
-        inputs: list[NDArray[np.float32] | str | Rejected] = []
-        for piece in records.iter_slices(PIECE):
-            found, refused = _read_all(piece["record_id"], piece["object_uris"].list.first(), read)
-            features = iter(_features([data for data in found if data is not None]))
-            reasons = iter(refused)
-            for data, name, digests in zip(found, piece["record_id"], piece["content_digests"], strict=True):
-                inputs.append(next(reasons) if data is None else _checked(next(features), name, digests, space))
-        return inputs
-
-
-def _checked(features: NDArray[np.float32], record_id: str, digests: str, space: str) -> NDArray[np.float32] | Rejected:
-    if array_digest(features) != json.loads(digests)[space]:
-        return Rejected(record_id, "payload_changed", "materialize the records of this partition again")
-    return features
+        features = iter(unpacked(records["payload"].drop_nulls().to_list()))
+        return [
+            Rejected(name, "payload_missing", "materialize the records of this partition again")
+            if payload is None
+            else next(features)
+            for name, payload in records.select("record_id", "payload").iter_rows()
+        ]
 
 
 def _read_all(names: pl.Series, uris: pl.Series, read: ReadObject) -> tuple[list[bytes | None], list[Rejected]]:
@@ -142,25 +141,19 @@ def _layout(parts: Sequence[bytes]) -> Any:
     return omop if parts and PERSON in parts[0] else mimic
 
 
-def _features(parts: Sequence[bytes]) -> NDArray[np.float32]:
-    """The features of each part, in order."""
+def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """What may be said of each part (flaw, sex, age, kind, span, text, events, dates, refused) and its code_counts, in order."""
     layout = _layout(parts)
-    return code_counts(codes_of(rows_of(parts, layout.CODE_COLUMNS), layout.kinds()), len(parts))
-
-
-def _understood(parts: Sequence[bytes]) -> tuple[pl.DataFrame, NDArray[np.float32]]:
-    """What may be said of each part (flaw, sex, age, kind, span, text, events, dates) and its features, in order."""
-    layout = _layout(parts)
-    rows = rows_of(parts, layout.COLUMNS)
-    events = events_of(rows, layout.kinds(), layout.YEARS)
-    counted = events.group_by("part").agg(
-        events=pl.len(), dates=pl.col("time").count(), wrong=pl.col("flaw").drop_nulls().min()
-    )
-    facts = layout.facts(rows, len(parts))
-    told = facts.join(counted, on="part", how="left", maintain_order="left").with_columns(
-        pl.coalesce("wrong", "flaw", pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))).alias("flaw")
-    )
-    return told.drop("part", "wrong"), code_counts(events, len(parts))
+    tables, refusals = rows_of(parts, layout.RULES)
+    events = events_of(tables, layout.kinds())
+    told = layout.facts(tables, len(parts))
+    for counted in (
+        events.group_by("part").agg(events=pl.len(), dates=pl.col("time").count()),
+        refusals.group_by("part").agg(refused=pl.len(), wrong=pl.col("flaw").drop_nulls().min()),
+    ):
+        told = told.join(counted, on="part", how="left", maintain_order="left")
+    no_events = pl.when(pl.col("events").is_null()).then(pl.lit("no_events"))
+    return told.with_columns(flaw=pl.coalesce("wrong", "flaw", no_events)), code_counts(events, len(parts))
 
 
 def _digests(features: NDArray[np.float32], text: str | None) -> str:

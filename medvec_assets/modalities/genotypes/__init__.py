@@ -75,6 +75,7 @@ class Genotypes:
             payload_uri=pl.col("uri"),
             deid_profile=pl.lit(self.deid_profile),
             deid_actions=pl.lit("{}"),
+            payload=pl.lit(None, pl.Binary),
             attributes=json_objects(
                 **{name: pl.col(name) for name in (*_LABELS, "block", "call_rate", "sites", "other_alleles")}
             ),

@@ -5,8 +5,9 @@ pixels (frame to model input) and series (instances to record). Does not belong 
 full de-identification (deid), encoders.
 
 Open objects were de-identified by their publisher, and the technical allow list takes what it names; of any other the
-attributes are those of the copy that deid.dicom makes, and `version` moves with that profile too. An image that says
-that text is burned into it becomes no vector, and one of another source that may have some neither.
+attributes and the model input are those of the copy that deid.dicom makes, the record's payload, and `version` moves with
+that profile too. An image that says that text is burned into it becomes no vector, and one of another source that may have
+some neither.
 
 A record's `object_ids` begins with its representative instance, the middle one of the series; the others follow in
 order. So a model input is made again from one object, `object_uris[0]`, whatever the size of the series.
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.deid.technical import PROFILE
 from medvec_assets.fingerprints import array_digest
-from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
+from medvec_assets.modalities import RECORD_FRAME, LandPayload, ReadObject, Rejected
 from medvec_assets.modalities.imaging.pixels import INPUT_VERSION, image_input, thumbnail
 from medvec_assets.modalities.imaging.series import Series, read_series
 from resources.errors import ObjectRejected
@@ -39,14 +40,15 @@ _PUBLIC_URI = re.compile(rf"s3://[a-z0-9.-]+/{_UUID}/{_UUID}\.dcm")
 
 
 class Imaging:
-    """The modality `imaging` (medvec_assets.modalities.Modality); space `image` takes uint8 [224, 224, 3]."""
+    """The modality `imaging` (medvec_assets.modalities.PayloadModality); space `image` takes uint8 [224, 224, 3]."""
 
     version = "imaging-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
+    payload_media_type = "application/dicom"  # the de-identified copy of the representative instance
 
     def records(
-        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload | None = None
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         """One record per record_ref with at least one good image; every other object with the reason."""
         rows: list[dict[str, Any]] = []
@@ -55,7 +57,10 @@ class Imaging:
             series, refused = read_series(group.iter_rows(named=True), read, pseudonyms)
             rejected += refused
             if series is not None:
-                rows.append(self._record(series, pseudonyms))
+                made = self._record(series, pseudonyms)
+                if land is not None and series.payload is not None:
+                    made["payload_uri"] = land(series.payload)
+                rows.append(made)
         return pl.DataFrame(rows, schema=RECORD_FRAME), rejected
 
     def _record(self, series: Series, pseudonyms: Pseudonyms) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +18,29 @@ from numpy.typing import NDArray
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.fingerprints import array_digest
-from medvec_assets.modalities import RECORD_FRAME, ReadObject, Rejected
+from medvec_assets.modalities import OPEN, RECORD_FRAME, LandPayload, ReadObject, Rejected
 from resources.errors import ObjectRejected
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What is kept of one object: `attributes` are allow-listed, `dropped` counts the header's fields that are not."""
+    """What is kept of one object: `attributes` are allow-listed, `dropped` counts the header's fields that are not.
+
+    `payload` writes a file of just what the model input is made of, of which the same is made again."""
 
     model_input: NDArray[np.uint8]
     attributes: dict[str, Any]
     dropped: int
+    payload: Callable[[], bytes]
 
 
 class OneObject(ABC):
-    """A modality (medvec_assets.modalities.Modality) of single-object records; space `image` takes uint8 [224, 224, 3]."""
+    """A modality (medvec_assets.modalities.PayloadModality) of single-object records; space `image` takes uint8 [224, 224, 3]."""
 
     version: str
     deid_profile: str
     input_versions: dict[str, str]
+    payload_media_type: str
     kind: str
     """What a record is, a term of its own kind of pseudonym: `image`, `volume`."""
 
@@ -53,7 +57,7 @@ class OneObject(ABC):
         """The record's `modality`, a DICOM term where there is one."""
 
     def records(
-        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms
+        self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload | None = None
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         """One record per good object; every other one with the reason, and each but the first of one record_ref."""
         rows: list[dict[str, Any]] = []
@@ -61,7 +65,7 @@ class OneObject(ABC):
         taken: set[str] = set()
         for row in objects.sort("record_ref", "object_id").iter_rows(named=True):
             try:
-                made = self._record(row, read, pseudonyms)
+                made, payload = self._record(row, read, pseudonyms)
             except ObjectRejected as refusal:
                 rejected.append(Rejected(row["object_id"], refusal.code, refusal.remedy, refusal.disposition))
                 continue
@@ -70,14 +74,19 @@ class OneObject(ABC):
                 rejected.append(Rejected(row["object_id"], "duplicate_record", remedy))
                 continue
             taken.add(made["record_id"])
+            if land is not None and row["access_tier"] != OPEN:
+                made["payload_uri"] = land(payload())
             rows.append(made)
         return pl.DataFrame(rows, schema=RECORD_FRAME), rejected
 
-    def _record(self, row: Mapping[str, Any], read: ReadObject, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    def _record(
+        self, row: Mapping[str, Any], read: ReadObject, pseudonyms: Pseudonyms
+    ) -> tuple[dict[str, Any], Callable[[], bytes]]:
+        """A row of RECORD_FRAME, and what writes its payload."""
         described = json.loads(row["attributes"])
         parsed = self.parsed(read(row["uri"]), described)
         actions = {"attributes_dropped": parsed.dropped, "attributes_kept": len(parsed.attributes)}
-        return {
+        made = {
             "record_id": pseudonyms.of(self.kind, row["record_ref"]),
             "subject_key": pseudonyms.subject(row["subject_ref"]),
             "object_ids": [row["object_id"]],
@@ -92,6 +101,7 @@ class OneObject(ABC):
             "deid_actions": json.dumps(actions, sort_keys=True),
             "content_digests": json.dumps({"image": array_digest(parsed.model_input)}),
         }
+        return made, parsed.payload
 
     def model_inputs(
         self, records: pl.DataFrame, space: str, read: ReadObject

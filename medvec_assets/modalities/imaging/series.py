@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.deid.technical import HEADER_KEYWORDS, technical_attributes
 from medvec_assets.deid.technical import PROFILE as TECHNICAL
-from medvec_assets.modalities import ReadObject, Rejected
+from medvec_assets.modalities import OPEN, ReadObject, Rejected
 from medvec_assets.modalities.imaging.dicom_file import header_numbers, header_value, read_dataset
 from medvec_assets.modalities.imaging.image_rules import check_image
 from medvec_assets.modalities.imaging.pixels import dataset_input
@@ -27,7 +27,6 @@ from resources.errors import ObjectRejected
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_OPEN = "open"  # an access tier: its objects were de-identified and looked through by whoever published them
 HELD_BYTES = 64 << 20  # of a series' files kept until its representative is known, so that small series are read once
 
 
@@ -53,13 +52,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Series:
-    """One record in the making. `instances` begins with the representative, the others follow in their order."""
+    """One record in the making. `instances` begins with the representative, the others follow in their order.
+
+    `payload` is the representative's de-identified copy; None where the series is open."""
 
     instances: tuple[Instance, ...]
     model_input: NDArray[np.uint8]
     attributes: dict[str, Any]
     deid_profile: str
     deid_actions: dict[str, int]
+    payload: bytes | None = None
 
 
 def read_series(
@@ -99,7 +101,7 @@ def _as_rejected(object_id: str, refusal: ObjectRejected) -> Rejected:
 def _instance(row: Mapping[str, Any], data: bytes) -> Instance:
     dataset = read_dataset(data)
     size = check_image(dataset)
-    if row["access_tier"] != _OPEN:
+    if row["access_tier"] != OPEN:
         _check_curated(dataset)
     number = header_numbers([header_value(dataset, "InstanceNumber")], 1)
     return Instance(
@@ -145,10 +147,10 @@ def _series(chosen: Instance, ordered: list[Instance], data: bytes, pseudonyms: 
     from medvec_assets.deid.dicom import PROFILE, deidentify  # it reads files with this package
 
     dataset = read_dataset(data)
-    model_input = dataset_input(dataset, check_image(dataset))
-    is_open = chosen.row["access_tier"] == _OPEN
+    is_open = chosen.row["access_tier"] == OPEN
     copy = None if is_open else deidentify(data, pseudonyms)
     header = dataset if copy is None else read_dataset(copy.data)
+    model_input = dataset_input(header, check_image(header))  # of the payload, where there is one
     attributes = technical_attributes(
         {keyword: header_value(header, keyword) for keyword in HEADER_KEYWORDS},
         transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
@@ -157,7 +159,7 @@ def _series(chosen: Instance, ordered: list[Instance], data: bytes, pseudonyms: 
     )
     others = tuple(instance for instance in ordered if instance is not chosen)
     if copy is not None:
-        return Series((chosen, *others), model_input, attributes, PROFILE, copy.actions)
+        return Series((chosen, *others), model_input, attributes, PROFILE, copy.actions, copy.data)
     kept = sum(1 for keyword in HEADER_KEYWORDS if keyword in dataset)
     actions = {"attributes_dropped": len(dataset) - kept, "attributes_kept": len(attributes)}
     return Series((chosen, *others), model_input, attributes, TECHNICAL, actions)

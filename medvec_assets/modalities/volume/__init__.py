@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from medvec_assets.modalities.imaging.one_object import OneObject, Parsed
 from medvec_assets.modalities.imaging.pixels import INPUT_SIDE, percentile_sample, span, square_input, windowed
-from medvec_assets.modalities.volume.nifti_file import Volume, read_volume
+from medvec_assets.modalities.volume.nifti_file import Volume, plain_file, read_volume
 
 __all__ = ["MODALITY", "VolumeModality", "volume_input"]
 
@@ -34,9 +35,10 @@ LAST_VISIT = 9  # UK Biobank's instances are one digit
 class VolumeModality(OneObject):
     """The modality `volume` (medvec_assets.modalities.Modality); space `image` takes uint8 [224, 224, 3]."""
 
-    version = "volume-1"
+    version = "volume-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
+    payload_media_type = "application/gzip"
     kind = "volume"
 
     def parsed(self, data: bytes, described: Mapping[str, Any]) -> Parsed:
@@ -45,7 +47,7 @@ class VolumeModality(OneObject):
         visit = described.get("instance")
         if isinstance(visit, int) and 0 <= visit <= LAST_VISIT:
             attributes["visit"] = visit
-        return Parsed(_slices(volume), attributes, volume.header_fields)
+        return Parsed(_slices(volume), attributes, volume.header_fields, partial(plain_file, volume))
 
     def model_input(self, data: bytes) -> NDArray[np.uint8]:
         return volume_input(data)

@@ -30,6 +30,7 @@ MIN_SIDE, MAX_SIDE = 8, 2_048  # voxels; below it is a slice and no volume, abov
 MAX_VOXELS = 1 << 28  # half a millimetre over 32 cm: the finest heads in use have 134 million
 MAX_VOXEL_MM = 50.0
 MAX_OFFSET_BYTES = 16 << 20  # of extensions between header and voxels
+GZIP_LEVEL = 1  # a head of 27 MB takes .9 s; at zlib's usual 6 2.6 s for 3 % less
 MAX_ZIP_ENTRIES = 10_000
 _HEADER_BYTES = 544  # the larger of both versions', with its extension flag
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -80,6 +81,23 @@ def declared_voxels(data: bytes) -> int:
         header = _header(file.read(_HEADER_BYTES))
     _extent(header)
     return int(np.prod([int(side) for side in header["dim"][1:4]], dtype=np.int64))
+
+
+def plain_file(volume: Volume) -> bytes:
+    """A gzipped NIfTI-2 file of a volume's voxels, grid and scale, of which `read_volume` gives the same again, and of
+    nothing else that its header said. NIfTI-2, since it has the affine and the scale in double precision."""
+    from nibabel.nifti1 import xform_codes
+    from nibabel.nifti2 import Nifti2Header
+
+    voxels = volume.voxels.astype(volume.voxels.dtype.newbyteorder("<"), copy=False)
+    header = Nifti2Header(endianness="<")
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(voxels.shape)
+    header.set_zooms(volume.voxel_mm)
+    header.set_sform(volume.affine, xform_codes["scanner"])
+    header["scl_slope"], header["scl_inter"], header["vox_offset"] = volume.slope, volume.intercept, _HEADER_BYTES
+    head = header.binaryblock.ljust(_HEADER_BYTES, b"\0")  # four zeros: no extension follows
+    return gzip.compress(head + voxels.tobytes(order="F"), GZIP_LEVEL, mtime=0)
 
 
 # ---------------------------------------------------------------- containers

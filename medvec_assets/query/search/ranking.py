@@ -126,7 +126,7 @@ def _hit(found: Found, record: Shown, moment: Moment) -> Hit:
         cohort=entity["cohort"],
         record_id=entity["record_id"],
         modality=entity["modality"],
-        source_uri=record.payload_uri,
+        source_uri=record.source_uri,
         thumbnail=f"/v1/thumbnails/{named}" if live.spec.modality in PICTURED else None,
         license=entity["license"],
         encoder=live.space_version,

@@ -1,0 +1,102 @@
+"""What operators see of the service: spans, the metrics made of them, and log lines.
+
+Belongs here: one tracer and one Prometheus registry a worker, and what each span becomes. Spans are opened where the work
+is done (resources, query) through OpenTelemetry's API; here each that ends is also counted, so that a thing is measured
+once and seen in both. Does not belong here: the record of who looked at what (the access log), which is evidence.
+
+Never in a span, a label or a line: a path, a query string, a question, an id of a record; only a route's template.
+Where OTEL_EXPORTER_OTLP_ENDPOINT is set, spans go there. Several workers share their numbers through files in
+PROMETHEUS_MULTIPROC_DIR, which api.server sets.
+"""
+
+from __future__ import annotations
+
+import os
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from starlette.responses import Response
+
+from resources.tracing import use_provider
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Telemetry:
+    """The meters of one app. Made once an app, so that two in one process (tests) do not meet in one registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "medvec_request_seconds",
+            "From the first byte to the last, by route, method and status.",
+            ["route", "method", "status"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.steps = Histogram(
+            "medvec_step_seconds",
+            "Parts of a request, by span: index, encode, lake, access log.",
+            ["step", "outcome"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "medvec_answers_total", "Answers by dataset and outcome.", ["dataset", "outcome"], registry=self.registry
+        )
+        self.shed = Counter("medvec_shed_total", "Requests refused because of load.", registry=self.registry)
+        self.working = Gauge(
+            "medvec_requests_working", "At work now.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self.waiting = Gauge(
+            "medvec_requests_waiting", "Waiting for a place.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self.resting = Gauge(
+            "medvec_index_resting",
+            "Workers that leave the index alone: their circuit is open.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._provider = TracerProvider(resource=Resource.create({"service.name": "medvec-api"}))
+        self._provider.add_span_processor(_Counted(self.steps))
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        use_provider(self._provider)
+
+    def exposition(self) -> Response:
+        """All numbers in Prometheus' text format, of all workers where there are several."""
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def close(self) -> None:
+        """Sends what is left to send, and takes this worker out of what is counted now."""
+        self._provider.shutdown()
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class _Counted(SpanProcessor):
+    """Each span that ends, as one observation."""
+
+    def __init__(self, steps: Histogram) -> None:
+        self._steps = steps
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.start_time is not None and span.end_time is not None:
+            outcome = "ok" if span.status.is_unset or span.status.is_ok else "failed"
+            self._steps.labels(span.name, outcome).observe((span.end_time - span.start_time) / 1e9)
