@@ -267,6 +267,10 @@ def sync(world: World) -> None:
     append(world.lake, tables.index_receipts(), receipt | {"collection_uuid": "uuid-1"})
 
 
+def leak(world: World) -> None:
+    append(world.lake, tables.deid_scores(), {"dataset": TEXT, "partition": "lung.1", "leaks": 1, "failure": ""})
+
+
 def of_partition(world: World, partition: str) -> list[dict[str, Any]]:
     snapshot = world.lake.snapshot(tables.records(TEXT))
     assert snapshot is not None
@@ -282,8 +286,8 @@ def rewritten(world: World, partition: str, rows: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [promote, sync, lambda world: world.suppress(B1), lambda world: rewritten(world, "lung.1", [])],
-    ids=["promote", "sync", "suppression", "withdrawal"],
+    [promote, sync, leak, lambda world: world.suppress(B1), lambda world: rewritten(world, "lung.1", [])],
+    ids=["promote", "sync", "leak", "suppression", "withdrawal"],
 )
 def test_an_answer_is_kept_until_what_it_was_made_of_changes(
     world: World, searching: SearchEngine, change: Any
