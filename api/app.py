@@ -31,6 +31,7 @@ from api.recording import Recording, template
 from api.routes import ROUTERS
 from api.service import Service
 from api.telemetry import Telemetry
+from api.uploading import UploadLimit
 from resources.settings import Settings
 from resources.tracing import continued, span, trace_id
 
@@ -100,6 +101,7 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
             Middleware(Perimeter, telemetry, headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES),
+            Middleware(UploadLimit, max_body_size=settings.api_upload_bytes),
             Middleware(Load, settings.api_concurrency, settings.api_queue, telemetry),
         ],
     )

@@ -6,6 +6,7 @@ an unexpected error tells nothing of the inside. Does not belong here: which err
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -32,7 +33,9 @@ _REMEDIES = {
     404: "see GET /openapi.json for the routes",
     408: "send the body faster, or send less",
     405: "see GET /openapi.json for the routes and their methods",
-    413: "send a body of at most 1 MiB",
+    410: "ask the question again, without a cursor",
+    413: "send a body of at most 1 MiB, or an image of at most MEDVEC_API_UPLOAD_BYTES",
+    415: "send application/json to search, and the file itself to search by image; GET /openapi.json lists its types",
     422: "mend the fields named in errors; GET /openapi.json has the schema and examples",
     429: "wait as long as Retry-After says",
     500: "look for the incident in the service's log, or run medvec doctor",
@@ -93,8 +96,25 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in methods.values():
             for status, answer in operation["responses"].items():
                 if int(status) >= 400 and "application/json" in answer["content"]:
-                    answer["content"] = {MEDIA_TYPE: answer["content"].pop("application/json")}
+                    answer["content"] = {
+                        MEDIA_TYPE: answer["content"].pop("application/json") | {"example": _example(int(status))}
+                    }
     return described
+
+
+def _example(status: int) -> dict[str, Any]:
+    """What such a problem looks like."""
+    details = {
+        401: "this needs the API key",
+        403: "dataset aimi_chest_xray may not be searched here: its tier is registered, its residency holders",
+        404: "there is no cohort lung in tcia_catalog",
+        410: "the cursor has ended",
+        422: "limit is 0",
+        503: "the vector index at http://127.0.0.1:19530 cannot search (UNAVAILABLE)",
+    }
+    answer = problem(status, details.get(status, HTTPStatus(status).phrase.lower()))
+    shown: dict[str, Any] = json.loads(bytes(answer.body))
+    return shown
 
 
 def install(app: FastAPI) -> None:

@@ -7,12 +7,14 @@ Belongs here: opening these things once, when first needed, and closing them at 
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import cast
 
 from api.draining import Drain
 from api.identity.desk import Desk
 from api.index_door import IndexDoor, OpenIndex
+from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import SearchEngine
 from resources import tables
 from resources.access_log.keeping import AccessLog
@@ -27,9 +29,10 @@ class Service:
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
         self.settings = settings
-        self.access_log = AccessLog(settings)
+        self._opened = ExitStack()  # closed in the reverse order: the access log last
+        self.access_log = self._opened.enter_context(closing(AccessLog(settings)))
         self.desk = Desk(settings, lambda: self.lake)
-        self.door = IndexDoor(settings, open_index)
+        self.door = self._opened.enter_context(closing(IndexDoor(settings, open_index)))
         self.drain = Drain(settings.api_drain_seconds)
         self._making = threading.Lock()
         self._engine: SearchEngine | None = None
@@ -38,11 +41,16 @@ class Service:
     def lake(self) -> Lakehouse:
         return Lakehouse.open(self.settings)
 
+    @cached_property
+    def decoder(self) -> Decoder:
+        return self._opened.enter_context(closing(Decoder(self.settings)))
+
     @property
     def engine(self) -> SearchEngine:
         with self._making:
             if self._engine is None:
-                self._engine = SearchEngine(self.settings, self.lake, cast(VectorIndex, self.door))
+                engine = SearchEngine(self.settings, self.lake, cast(VectorIndex, self.door))
+                self._engine = self._opened.enter_context(closing(engine))
             return self._engine
 
     def check_ready(self) -> None:
@@ -54,7 +62,4 @@ class Service:
         self.door.collections()
 
     def close(self) -> None:
-        try:
-            self.door.close()
-        finally:
-            self.access_log.close()
+        self._opened.close()

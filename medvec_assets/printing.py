@@ -54,6 +54,8 @@ def hits(result: Result) -> Iterator[str]:
         yield f"{number:3}. {hit['score']:.3f}  {told or hit['record_id']}"
         made_up = ", synthetic" if hit["attributes"].get("synthetic") else ""
         yield f"     {hit['dataset']} / {hit['cohort']}, {hit['license']}{made_up}{same}"
+        if hit.get("group") is not None:
+            yield f"     {hit['group']}, {hit['group_size']} hits seen"
         yield f"     {hit['source_uri']}"
         yield f"     {hit['encoder']} (weights {hit['weights_digest'][:12]}), Delta version {hit['delta_version']}"
         yield f"     medvec lineage {hit['vector_id']}"

@@ -3,6 +3,8 @@
     MedvecError                  code, message, remedy, retryable, status
     ├── ConfigError              the settings or the command line are wrong
     │   └── QueryInvalid         a question that cannot be answered as it was asked
+    ├── CursorGone               a page of an answer that is no more: it expired, or the index changed since
+    ├── Busy                     this process has as much to do as it may: ask again in a moment
     ├── ObjectRejected           one object is bad: it goes to quarantine, its neighbours go on
     ├── SourceError              the source as a whole is not what it says: the run fails, nothing is committed
     ├── SourceUnavailable        the source does not answer now
@@ -49,6 +51,17 @@ class ConfigError(MedvecError):
 class QueryInvalid(ConfigError):
     code = "query_invalid"
     status = 422
+
+
+class CursorGone(MedvecError):
+    code = "cursor_gone"
+    status = 410
+
+
+class Busy(MedvecError):
+    code = "busy"
+    retryable = True
+    status = 503
 
 
 class ObjectRejected(MedvecError):

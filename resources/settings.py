@@ -132,6 +132,13 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="after SIGTERM: not ready, still answering, until a balancer has noticed"
     )
     log_format: str = Field(default="line", pattern="^(line|ecs)$", description="ecs: JSON in Elastic's schema")
+    api_upload_bytes: int = Field(default=64 << 20, ge=1, description="of an image that is searched by")
+    api_upload_pixels: int = Field(
+        default=1 << 28, ge=1, description="rows x columns x frames, or voxels, that such an image may declare"
+    )
+    api_upload_seconds: float = Field(
+        default=20.0, gt=0, description="for such an image to come, and again for it to be read"
+    )
     dagster_port: int = Field(default=3087, ge=0, le=65535)
 
     @field_validator("home")

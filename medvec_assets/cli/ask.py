@@ -6,9 +6,11 @@ Belongs here: search, replay, lineage, count, status, doctor. Does not belong he
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,29 +19,63 @@ from medvec_assets.catalog import dataset
 from medvec_assets.cli.shared import AsJson, Datasets, Space, app, settings_here, show, specs_of
 from medvec_assets.query.forms import Form, as_text
 from resources.errors import ConfigError
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from medvec_assets.query.search import Upload
 
 
 @app.command()
 def search(
-    text: str,
+    text: Annotated[str | None, typer.Argument(help="A question in words; left out with --image.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Find what looks like this DICOM, PNG, JPEG or NIfTI file.")
+    ] = None,
     datasets: Datasets = None,
     space: Space = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
     cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given again.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Only this modality; may be given again.")] = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", help="NAME=VALUE, NAME>=NUMBER, ... of an attribute that hits show.")
+    ] = None,
+    group_by: Annotated[str | None, typer.Option(help="subject: only the best hit of each.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find records by a text, each with where it came from."""
+    """Find records by a text or an image, each with where it came from."""
     from medvec_assets.query.search import SearchEngine, SearchRequest
+    from medvec_assets.query.search.filters import written
     from resources.lakehouse import Lakehouse
     from resources.vector_index import open_index
 
     settings = settings_here()
     request = SearchRequest(
-        text=text, datasets=tuple(datasets or ()), space=space, cohorts=tuple(cohort or ()), limit=limit
+        text=text,
+        image=None if image is None else _read_image(image, settings),
+        datasets=tuple(datasets or ()),
+        space=space,
+        cohorts=tuple(cohort or ()),
+        modalities=tuple(modality or ()),
+        attributes=tuple(written(line) for line in filters or ()),
+        limit=limit,
+        group_by=group_by,
     )
-    with open_index(settings) as index:
-        hits = [asdict(hit) for hit in SearchEngine(settings, Lakehouse.open(settings), index).search(request)]
+    with open_index(settings) as index, closing(SearchEngine(settings, Lakehouse.open(settings), index)) as engine:
+        hits = [hit.shown() for hit in engine.search(request).hits]
     show({"hits": hits}, as_json, printing.hits)
+
+
+def _read_image(path: Path, settings: Settings) -> Upload:
+    """What the service makes of such a file, by its name's ending."""
+    from medvec_assets.query.search import Upload
+    from medvec_assets.query.uploads import ENDINGS, model_input
+
+    kind = next((kind for ending, kind in ENDINGS.items() if path.name.lower().endswith(ending)), "imaging")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the image cannot be read ({error.strerror})", remedy="give the path of a file") from None
+    return Upload(sha256(data).hexdigest(), model_input(kind, data, settings.api_upload_pixels))
 
 
 @app.command()

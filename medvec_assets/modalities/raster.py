@@ -94,6 +94,12 @@ class Raster(OneObject):
 # ---------------------------------------------------------------- pixels
 
 
+def declared_pixels(data: bytes) -> int:
+    """What a file says that it has, before any is decoded. Raises ObjectRejected as `_opened` does."""
+    image = _opened(data)
+    return image.height * image.width
+
+
 def _opened(data: bytes) -> Image:
     """The image, its header read and no pixel decoded. Raises ObjectRejected: empty_object, unsupported_format,
     truncated, decode_failed, dimensions_refused."""

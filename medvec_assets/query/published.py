@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 
 from medvec_assets.catalog import CATALOG, dataset
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
-from medvec_assets.query.rows import read
+from medvec_assets.query.rows import read, read_of
 from resources import encoders, tables
 from resources.errors import NotFound, PolicyRefused
 from resources.policy import refusal
 from resources.settings import Settings
 
 if TYPE_CHECKING:
-    from resources.lakehouse import Lakehouse
+    from resources.lakehouse import Lakehouse, Snapshot
 
 LIVE = "live"
 Grants = frozenset[str] | None
@@ -126,13 +126,23 @@ def require_visible(spec: DatasetSpec, settings: Settings) -> None:
         )
 
 
+def live_rows(snapshot: Snapshot | None) -> pl.DataFrame:
+    """The newest live generation of every (dataset, space, access_tier), in that order."""
+    rows = read_of(snapshot, tables.generations(), where=pc.field("state") == LIVE)
+    newest = rows.sort("generation").unique(["dataset", "space", "access_tier"], keep="last")
+    return newest.sort("dataset", "space", "access_tier")
+
+
 def live_spaces(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[LiveSpace]:
     """Every visible, granted live space in the order of (dataset, space, tier). Empty before the first promotion."""
-    rows = read(lake, tables.generations(), where=pc.field("state") == LIVE)
-    newest = rows.sort("generation").unique(["dataset", "space", "access_tier"], keep="last")
+    return granted_spaces(live_rows(lake.snapshot(tables.generations())), settings, grants)
+
+
+def granted_spaces(rows: pl.DataFrame, settings: Settings, grants: Grants) -> list[LiveSpace]:
+    """Those of `live_rows` that may be shown here and to this caller."""
     specs = {spec.id: spec for spec in CATALOG}
     found = []
-    for row in newest.sort("dataset", "space", "access_tier").iter_rows(named=True):
+    for row in rows.iter_rows(named=True):
         spec = specs.get(row["dataset"])
         if spec is None or row["space"] not in spec.spaces or not granted(spec, grants):
             continue
@@ -153,9 +163,8 @@ class PlannedCohort:
     share: float
 
 
-def cohorts_of(lake: Lakehouse, dataset: str, cohorts: Iterable[str]) -> dict[str, PlannedCohort]:
-    """Those of `cohorts` that `dataset` has."""
-    plan = read(lake, tables.partitions(dataset), ["cohort", "partition", "objects"])
+def cohorts_of(plan: pl.DataFrame, cohorts: Iterable[str]) -> dict[str, PlannedCohort]:
+    """Those of `cohorts` that a dataset has by its `plan`: columns cohort, partition, objects."""
     share = pl.col("objects").sum() / plan["objects"].sum()
     asked = plan.filter(pl.col("cohort").is_in(list(cohorts))).sort("partition")
     found = asked.group_by("cohort").agg("partition", share=share)

@@ -26,7 +26,7 @@ from resources import tables
 from resources.tables import TableSpec
 
 if TYPE_CHECKING:
-    from resources.lakehouse import Lakehouse
+    from resources.lakehouse import Lakehouse, Snapshot
 
 _WIDE_OR_PRIVATE = {"vector", "subject_key"}
 EMBEDDING_COLUMNS = [name for name in tables.EMBEDDINGS.names if name not in _WIDE_OR_PRIVATE]
@@ -41,7 +41,16 @@ def read(
     lake: Lakehouse, table: TableSpec, columns: Sequence[str] | None = None, where: pc.Expression | None = None
 ) -> pl.DataFrame:
     """Matching rows of `table`; no rows, with the right columns, if the table does not exist yet."""
-    snapshot = lake.snapshot(table)
+    return read_of(lake.snapshot(table), table, columns, where)
+
+
+def read_of(
+    snapshot: Snapshot | None,
+    table: TableSpec,
+    columns: Sequence[str] | None = None,
+    where: pc.Expression | None = None,
+) -> pl.DataFrame:
+    """What `read` says, of a snapshot of `table`."""
     if snapshot is not None:
         return snapshot.read(columns, where)
     empty = pl.from_arrow(table.schema.empty_table())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import polars as pl
@@ -21,6 +22,8 @@ from deltalake import DeltaTable
 from resources.lakehouse.failures import named_failures
 from resources.tables import TableSpec
 
+_OPENED = count(1)
+
 
 class Snapshot:
     """One table at one version: reads through it never see a later commit."""
@@ -29,6 +32,7 @@ class Snapshot:
         self.spec = spec
         self._table = table  # never written through: a write moves the handle to the version it made
         self.version: int = table.version()
+        self.opened = next(_OPENED)  # tells two tables apart that had the same version one after the other
 
     @cached_property
     def _dataset(self) -> pads.Dataset:

@@ -7,6 +7,7 @@ Importing this package imports no pymilvus: that happens when an index is opened
 """
 
 from resources.vector_index.connection import Patience
+from resources.vector_index.filters import Condition
 from resources.vector_index.lite import LiteServer, lite_server
 from resources.vector_index.milvus import VectorIndex, open_index
 from resources.vector_index.plan import Layout, differences, planned
@@ -27,6 +28,7 @@ __all__ = [
     "SCALAR_FIELDS",
     "CollectionInfo",
     "CollectionSpec",
+    "Condition",
     "IndexHit",
     "Layout",
     "LiteServer",

@@ -28,6 +28,7 @@ from resources.vector_index.connection import (
     is_server,
     to_server,
 )
+from resources.vector_index.filters import Condition, conditions_filter
 from resources.vector_index.lite import lite_server
 from resources.vector_index.plan import Layout
 from resources.vector_index.rows import slices
@@ -293,18 +294,19 @@ class VectorIndex(Settling):
         *,
         params: Mapping[str, int],
         partitions: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
     ) -> list[list[IndexHit]]:
         """The `limit` (at most 16,384) most similar entities of each of `vectors`, float32 [n, dim], best first.
 
         What was written before the last `settle` is found; later writes within seconds (Bounded consistency).
         `name` may be an alias. `params` are its layout's search_params for this limit and these partitions.
-        `partitions` restricts the search; an empty sequence finds nothing.
+        `partitions` and `conditions`, all of them, restrict the search; an empty sequence of partitions finds nothing.
         """
         if partitions is not None and not partitions:
             return [[] for _ in vectors]
         if not 1 <= limit <= MAX_RESULT_ROWS:
             raise IndexInvalid(f"a search for {limit} hits", remedy=f"ask for 1 to {MAX_RESULT_ROWS}")
-        where = partition_filter(*partitions) if partitions else ""
+        where = both(partition_filter(*partitions) if partitions else "", conditions_filter(conditions))
         queries = list(np.ascontiguousarray(vectors, dtype=np.float32))
         at_once = max(1, min(1_000, SEARCH_HITS // limit))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from command import (
     index_state,
 )
 
-from medvec_assets.query.search import Hit
+from medvec_assets.query.search import HIT_FIELDS
 
 _TOTALS = {
     "embeddings_computed",
@@ -75,7 +74,7 @@ def liver(undisturbed: Undisturbed) -> list[dict[str, Any]]:
 
 def test_a_question_finds_series_of_its_kind(liver: list[dict[str, Any]]) -> None:
     assert len(liver) == 5
-    assert all(set(hit) == {one.name for one in fields(Hit)} for hit in liver)
+    assert all(set(hit) == set(HIT_FIELDS) for hit in liver)
     assert [hit["score"] for hit in liver] == sorted((hit["score"] for hit in liver), reverse=True)
     assert len({hit["vector_id"] for hit in liver}) == 5
     assert [(hit["attributes"]["body_part"], hit["attributes"]["modality"]) for hit in liver] == [("LIVER", "SEG")] * 5

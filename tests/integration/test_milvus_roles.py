@@ -79,7 +79,9 @@ def test_a_writer_does_all_that_runs_do_and_a_reader_searches_and_changes_nothin
         assert drop_retired(pipeline.context(), pipeline.spec, SPACE)
         index.compact("tcia_catalog__text__open__g2")
     with index_of(milvus_secured, tokens[READER], tmp_path) as index:
-        hits = SearchEngine(pipeline.settings, pipeline.lake, index).search(SearchRequest(text="series 7", limit=3))
+        hits = (
+            SearchEngine(pipeline.settings, pipeline.lake, index).search(SearchRequest(text="series 7", limit=3)).hits
+        )
         assert len(hits) == 3
         name = "tcia_catalog__text__open__g2"
         changes = (

@@ -106,6 +106,6 @@ def test_one_spec_and_one_folder_are_a_dataset(added: DatasetSpec, tmp_path: Pat
         assert records is not None
         record = records.read(["record_id"])["record_id"][0]
         engine = SearchEngine(settings, lake, index)
-        hits = engine.search(SearchRequest(record_id=record, datasets=(added.id,), limit=3))
+        hits = engine.search(SearchRequest(record_id=record, datasets=(added.id,), limit=3)).hits
     assert len(hits) == 3
     assert all(hit.dataset == added.id and hit.attributes["synthetic"] is True for hit in hits)

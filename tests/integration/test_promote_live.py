@@ -46,7 +46,7 @@ def test_readers_see_one_generation_or_the_other_while_it_is_promoted_and_taken_
     def ask() -> list[frozenset[tuple[str, str]]]:
         seen = []
         while not moved.is_set():
-            hits = engine.search(SearchRequest(text="series 7", limit=12))
+            hits = engine.search(SearchRequest(text="series 7", limit=12)).hits
             assert len(hits) == 12
             seen.append(frozenset((hit.encoder, hit.weights_digest) for hit in hits))
         return seen

@@ -126,6 +126,38 @@ def test_more_like_a_record_does_not_answer_with_itself(service: Running) -> Non
         assert first["vector_id"] not in {hit["vector_id"] for hit in hits}
 
 
+def test_pages_filters_and_many_questions_on_a_real_index(service: Running) -> None:
+    asked: dict[str, object] = {"text": "CT of the liver", "cohorts": [LIVER], "limit": 7}
+    pages, cursor = [], None
+    while len(pages) < 4 and (cursor is not None or not pages):
+        told = service.client.post("/v1/search", json=asked | {"cursor": cursor, "explain": True}).json()
+        pages.append([hit["vector_id"] for hit in told["hits"]])
+        cursor = told["cursor"]
+        assert told["explain"]["collections"][0]["collection"] == "tcia_catalog__text__open__g1"
+    whole = [hit["vector_id"] for hit in _search(service, **asked | {"limit": 28})]
+    paged = [one for page in pages for one in page]
+    assert len(set(paged)) == len(paged) and set(paged) == set(whole)
+
+    mr = _search(service, text="liver", attributes={"modality": {"equals": "MR"}, "instances": {"gte": 2}}, limit=50)
+    assert mr and all(hit["modality"] == "MR" and hit["attributes"]["instances"] >= 2 for hit in mr)  # type: ignore[index]
+    subjects = _search(service, text="CT of the liver", group_by="subject", limit=5)
+    assert [hit["group"] for hit in subjects] == [f"subject {number}" for number in range(1, 6)]
+
+    texts = ["CT of the liver", "MR of the brain"]
+    told = service.client.post("/v1/search", json={"queries": [{"text": one} for one in texts], "limit": 4}).json()
+    alone = [_search(service, text=one, limit=4) for one in texts]
+    assert [[hit["vector_id"] for hit in hits] for hits in told["answers"]] == [
+        [hit["vector_id"] for hit in hits] for hits in alone
+    ]
+
+
+def test_the_members_of_a_hit_are_as_many_as_it_says(service: Running) -> None:
+    hit = max(_search(service, text="CT of the liver", limit=50), key=lambda one: int(str(one["members"])))
+    told = service.client.get(f"/v1/hits/{hit['vector_id']}/members").json()
+    assert told["members"] == len(told["records"]) == hit["members"]
+    assert hit["vector_id"] in {one["vector_id"] for one in told["records"]}
+
+
 def test_every_hit_can_be_followed_to_its_source(service: Running) -> None:
     for hit in _search(service, text="brain tumour", limit=3):
         told = service.client.get(f"/v1/lineage/{hit['vector_id']}").json()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from resources import encoders, tables
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.tables import TableSpec
-from resources.vector_index import CollectionInfo, IndexHit, Layout
+from resources.vector_index import CollectionInfo, Condition, IndexHit, Layout
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 _EMPTY = {pa.string(): "-", pa.int64(): 0, pa.int32(): 0, pa.list_(pa.string()): []}
@@ -126,6 +127,7 @@ class World:
                 "text": "SECRET TEXT",
                 "attributes": json.dumps({"modality": "CT", "not_allowed": "SECRET"}),
                 "payload_uri": f"s3://idc-open-data/{item.record_id}/*",
+                "deid_profile": "profile-1",
                 "deid_actions": "{}",
                 "content_digests": json.dumps({item.space: item.content_digest}),
             },
@@ -225,6 +227,7 @@ class FakeIndex:
     held: dict[str, list[tuple[NDArray[np.float32], dict[str, Any]]]] = field(default_factory=dict)
     searched: list[tuple[str, Sequence[str] | None]] = field(default_factory=list)
     params: dict[str, int] = field(default_factory=dict)  # of the last search
+    calls: int = 0
 
     def add(self, info: CollectionInfo, vector: NDArray[np.float32], entity: dict[str, Any]) -> None:
         self.infos[info.name] = info
@@ -248,7 +251,9 @@ class FakeIndex:
         *,
         params: Mapping[str, int],
         partitions: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
     ) -> list[list[IndexHit]]:
+        self.calls += 1
         self.searched.append((name, partitions))
         self.params = dict(params)
         answers = []
@@ -257,10 +262,28 @@ class FakeIndex:
             near = [
                 IndexHit(float(vector @ query), entity)
                 for vector, entity in self.held[name]
-                if partitions is None or entity["partition"] in partitions
+                if (partitions is None or entity["partition"] in partitions)
+                and all(fits(one, entity) for one in conditions)
             ]
             answers.append(sorted(near, key=lambda hit: -hit.score)[:limit])
         return answers
+
+
+def fits(condition: Condition, entity: Mapping[str, Any]) -> bool:
+    """What a server's filter says of an entity, said again in Python."""
+    column = condition.field in ("modality", "license")
+    held = entity[condition.field] if column else entity["attributes"].get(condition.field)
+    if condition.op == "contains":
+        return isinstance(held, list) and any(_same(value, one) for value in condition.values for one in held)
+    if condition.op == "==":
+        return any(_same(value, held) for value in condition.values)
+    compare = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}[condition.op]
+    is_number = isinstance(held, int | float) and not isinstance(held, bool)
+    return is_number and bool(compare(held, condition.values[0]))
+
+
+def _same(asked: Any, held: Any) -> bool:
+    return asked == held and isinstance(asked, bool) == isinstance(held, bool)
 
 
 class FakeEncoder:

@@ -7,7 +7,6 @@ import logging
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from query_world import A1, World, built_world, opened, use_fake_encoder
 
+from api.access import Look
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
 from api.auth import Guarded, permission_of
+from api.models.search import SearchAnswer
 from api.server import log_config
-from medvec_assets.query.search import Hit, SearchEngine
+from medvec_assets.query.search import HIT_FIELDS, SearchEngine
 from resources.api_keys import Role
 from resources.errors import ConfigError, IndexUnavailable
 from resources.settings import Settings
@@ -31,6 +32,8 @@ ROLES = {  # who may call what: a new route is written down here
     "/openapi.json": READERS,
     "/metrics": {Role.METRICS, Role.AUDITOR, Role.ADMIN},
     "/v1/search": READERS,
+    "/v1/search/image": READERS,
+    "/v1/hits/{vector_id}/members": READERS,
     "/v1/lineage/{vector_id}": READERS,
     "/v1/datasets": READERS,
     "/v1/datasets/{dataset_id}/map": READERS,
@@ -55,6 +58,24 @@ MALFORMED = [
     {"vector": [1.0] * 16_385},
     {"vector": [1.0, 2.0], "space": "text"},
     {"vector": [0.0] * 4, "space": "text"},
+    {"queries": []},
+    {"queries": [{}]},
+    {"queries": [{"text": "x"}], "text": "x"},
+    {"queries": [{"text": "x"}] * 65},
+    {"queries": [{"text": "x"}], "cursor": "x"},
+    {"text": "x", "cursor": "x"},
+    {"text": "x", "group_by": "study"},
+    {"text": "x", "attributes": {"body_part": {}}},
+    {"text": "x", "attributes": {"body_part": {"equals": None}}},
+    {"text": "x", "attributes": {"body_part": {"equals": 1, "in": [1]}}},
+    {"text": "x", "attributes": {"body_part": {"gte": "1"}}},
+    {"text": "x", "attributes": {"body_part": {"equals": [1]}}},
+    {"text": "x", "attributes": {"body_part": {"in": ["x"] * 101}}},
+    {"text": "x", "attributes": {"body_part": {"equals": "\u0000"}}},
+    {"text": "x", "attributes": {"body_part": {"equals": 10**400}}},
+    {"text": "x", "attributes": {'x"] or true': {"equals": 1}}},
+    {"text": "x", "attributes": {"record_id": {"equals": "x"}}},
+    {"text": "x", "modalities": ["\u0000"]},
     [],
     "x",
     None,
@@ -99,7 +120,7 @@ def test_search_answers_exactly_the_designed_fields(client: TestClient) -> None:
     assert answer.status_code == 200
     hits = answer.json()["hits"]
     assert [hit["record_id"] for hit in hits] == ["a1", "b1"]
-    assert list(hits[0]) == [one.name for one in fields(Hit)]
+    assert list(hits[0]) == list(HIT_FIELDS)
 
 
 def test_search_by_record_vector_id_and_vector(client: TestClient) -> None:
@@ -108,6 +129,72 @@ def test_search_by_record_vector_id_and_vector(client: TestClient) -> None:
         assert [hit["record_id"] for hit in answer.json()["hits"]] == ["b1", "c1"]
     answer = client.post("/v1/search", json={"vector": [0, 3, 0, 0], "datasets": ["tcia_catalog"], "limit": 1})
     assert [hit["record_id"] for hit in answer.json()["hits"]] == ["c1"]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """The look of every request from now on."""
+    made: list[Look] = []
+
+    def kept(*_: Any) -> Look:
+        made.append(Look())
+        return made[-1]
+
+    monkeypatch.setattr("api.access.Look", kept)
+    return made
+
+
+def test_a_search_leaves_its_evidence(client: TestClient, looks: list[Look]) -> None:
+    client.post("/v1/search", json={"text": "chest CT", "limit": 2})
+    client.get(f"/v1/hits/{A1.vector_id}/members")
+    client.post("/v1/search", json={"text": "chest CT", "cohorts": ["moon"]})
+    first, second, refused = looks
+    assert json.loads(first.question)["questions"] == [{"text": "chest CT"}]
+    assert (first.results, first.subjects) == (2, {"subject-of-a1", "subject-of-b1"})
+    assert first.versions.keys() == {"tcia_catalog/text"}
+    assert (second.question, second.results, second.subjects) == (A1.vector_id, 2, {"subject-of-a1", "subject-of-a2"})
+    assert "moon" in refused.question and refused.results == 0
+
+
+def test_every_answer_is_as_the_document_says(client: TestClient) -> None:
+    questions: list[dict[str, Any]] = [
+        {"text": "chest CT", "limit": 1, "explain": True},
+        {"queries": [{"text": "chest"}, {"record_id": "a1"}], "datasets": ["tcia_catalog"]},
+        {
+            "text": "chest",
+            "group_by": "subject",
+            "attributes": {"modality": {"in": ["CT", "MR"]}},
+            "modalities": ["CT"],
+        },
+    ]
+    for question in questions:
+        answer = client.post("/v1/search", json=question)
+        assert answer.status_code == 200, answer.text
+        SearchAnswer.model_validate_json(answer.content, extra="forbid")
+        assert "subject-of" not in answer.text
+    assert [
+        [hit["record_id"] for hit in hits] for hits in client.post("/v1/search", json=questions[1]).json()["answers"]
+    ] == [
+        ["a1", "b1", "c1"],
+        ["b1", "c1"],
+    ]
+
+
+def test_pages_go_on_and_a_gone_one_is_a_410(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = client.post("/v1/search", json={"text": "chest", "limit": 2}).json()
+    asked = {"text": "chest", "limit": 2, "cursor": first["cursor"]}
+    assert [hit["record_id"] for hit in client.post("/v1/search", json=asked).json()["hits"]] == ["c1"]
+    assert problem(client.post("/v1/search", json=asked | {"text": "liver"}), 422)["code"] == "cursor_invalid"
+    monkeypatch.setattr("medvec_assets.query.search.pages.time.time", lambda: 1e11)
+    assert problem(client.post("/v1/search", json=asked), 410)["code"] == "cursor_gone"
+
+
+def test_members_of_a_hit(client: TestClient) -> None:
+    told = client.get(f"/v1/hits/{A1.vector_id}/members", params={"limit": 1}).json()
+    assert [one["record_id"] for one in told["records"]] == ["a1"]
+    assert (told["members"], told["after"]) == (2, "a1")
+    problem(client.get("/v1/hits/" + "0" * 32 + "/members"), 404)
+    problem(client.get("/v1/hits/nonsense/members"), 422)
 
 
 def test_lineage_of_a_hit(client: TestClient) -> None:
@@ -128,10 +215,11 @@ def test_openapi_has_examples_and_problem_responses(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["components"]["schemas"]["SearchBody"]["examples"]
     answers = document["paths"]["/v1/search"]["post"]["responses"]
-    assert {"200", "401", "403", "404", "413", "422", "429", "503"} == answers.keys()
+    assert {"200", "401", "403", "404", "410", "413", "422", "429", "503"} == answers.keys()
     for status, answer in answers.items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert answer["content"].keys() == {media_type}
+        assert status == "200" or answer["content"][media_type]["example"]["status"] == int(status)
     assert "HTTPValidationError" not in json.dumps(document)
 
 
@@ -217,7 +305,7 @@ def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: json.dumps(body)[:40])
 def test_a_malformed_question_is_a_422(client: TestClient, body: Any) -> None:
     told = problem(client.post("/v1/search", json=body), 422)
-    assert told["code"] in {"request_invalid", "query_invalid"}
+    assert told["code"] in {"request_invalid", "query_invalid", "cursor_invalid"}
 
 
 @pytest.mark.parametrize(

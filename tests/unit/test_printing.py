@@ -10,6 +10,7 @@ from medvec_assets import printing
 
 HIT = {
     "score": 0.5,
+    "group": None,
     "dataset": "d",
     "cohort": "c",
     "license": "CC0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,12 +17,11 @@ from medvec_assets.catalog import dataset
 from medvec_assets.catalog.spec import AccessTier, Residency
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
-from medvec_assets.query import published
-from medvec_assets.query import search as search_module
+from medvec_assets.query import facts, published
 from medvec_assets.query.lineage import lineage
 from medvec_assets.query.published import live_spaces, published_datasets, visible
 from medvec_assets.query.rows import find_records
-from medvec_assets.query.search import Hit, SearchEngine, SearchRequest
+from medvec_assets.query.search import Hit, SearchEngine, SearchRequest, targets
 from medvec_assets.query.small_cells import counts
 from resources import tables
 from resources.errors import (
@@ -48,7 +48,8 @@ def world(built: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worl
 
 
 def ask(world: World, **question: object) -> list[Hit]:
-    return SearchEngine(world.settings, world.lake, world.index).search(SearchRequest(**question))  # type: ignore[arg-type]
+    with closing(SearchEngine(world.settings, world.lake, world.index)) as engine:  # type: ignore[arg-type]
+        return list(engine.search(SearchRequest(**question)).hits)  # type: ignore[arg-type]
 
 
 def ids(hits: list[Hit]) -> list[str]:
@@ -71,12 +72,17 @@ def test_a_text_finds_the_text_space_and_each_hit_carries_its_provenance(world: 
         dataset="tcia_catalog",
         cohort="lung",
         record_id="a1",
+        modality="CT",
         source_uri="s3://idc-open-data/a1/*",
+        thumbnail=None,
         license="CC BY 4.0",
         encoder="minilm@1",
         weights_digest=world.index.infos[World.collection(A1)].properties["medvec.weights_digest"],
         delta_version=gold.version,
+        upstream_version="v25",
+        deid_profile="profile-1",
         attributes={"modality": "CT"},
+        subject_key="subject-of-a1",
     )
     assert hits[1].score == pytest.approx(0.8)
 
@@ -128,7 +134,7 @@ def test_ties_are_ordered_by_dataset_and_entity(world: World) -> None:
 def test_scores_of_two_datasets_of_one_space_are_merged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = TCIA_CATALOG.model_copy(update={"id": "tcia_twin"})
     both = (TCIA_CATALOG, twin)
-    for module in (catalog, published, search_module):
+    for module in (catalog, published, targets):
         monkeypatch.setattr(module, "CATALOG", both)
     other = replace(
         A1, dataset="tcia_twin", record_id="z1", cohort="brain", partition="brain", vector=(0.96, 0.28, 0, 0)
@@ -188,7 +194,7 @@ def test_spaces_are_never_mixed(world: World) -> None:
 def test_two_versions_of_one_space_are_never_mixed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     live = live_spaces(world.settings, world.lake)
     newer = replace(live[0], spec=live[1].spec, space_version="minilm@2")
-    monkeypatch.setattr(search_module, "live_spaces", lambda *_: [live[0], newer])
+    monkeypatch.setattr(facts, "granted_spaces", lambda *_: [live[0], newer])
     with pytest.raises(QueryInvalid, match="several spaces"):
         ask(world, vector=[1.0, 0.0, 0.0, 0.0], space="text")
 
@@ -339,7 +345,7 @@ def test_rows_of_a_closed_tier_of_an_open_dataset_are_not_shown(world: World) ->
 
 def test_a_dataset_that_may_not_be_shown_is_refused_by_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shut = TCIA_CATALOG.model_copy(update={"access_tier": AccessTier.CONTROLLED})
-    for module in (catalog, published, search_module):
+    for module in (catalog, published, targets):
         monkeypatch.setattr(module, "CATALOG", (shut, TCIA_RADIOLOGY))
     with pytest.raises(PolicyRefused, match="tcia_catalog"):
         ask(world, text="chest", datasets=("tcia_catalog",))

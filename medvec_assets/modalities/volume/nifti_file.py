@@ -73,6 +73,16 @@ def read_volume(data: bytes) -> Volume:
     return volume
 
 
+def declared_voxels(data: bytes) -> int:
+    """What a file says that it has, its header alone read. Raises ObjectRejected as `read_volume` does."""
+    if not data:
+        raise rejected("empty_object", "has no bytes", "transfer the object again")
+    with _opened(data) as file, _failures_told_apart():
+        header = _header(file.read(_HEADER_BYTES))
+    _extent(header)
+    return int(np.prod([int(side) for side in header["dim"][1:4]], dtype=np.int64))
+
+
 def plain_file(volume: Volume) -> bytes:
     """A gzipped NIfTI-2 file of a volume's voxels, grid and scale, of which `read_volume` gives the same again, and of
     nothing else that its header said. NIfTI-2, since it has the affine and the scale in double precision."""
