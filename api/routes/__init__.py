@@ -5,7 +5,7 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
+from api.routes import assistants, cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
 
 ROUTERS = (
     health.router,
@@ -16,5 +16,6 @@ ROUTERS = (
     datasets.router,
     cohorts.router,
     pictures.router,
+    assistants.router,
     page.router,
 )

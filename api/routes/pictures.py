@@ -1,16 +1,18 @@
-"""Pictures: a map of a space. Does not belong here: drawing (the page), which vectors (query.maps)."""
+"""Pictures: a map of a space, a thumbnail. Does not belong here: making them (query.maps, query.thumbnails), the page."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from api.access import Looking
 from api.auth import Guarded, Reader, Serving
+from api.models.lineage import VectorId
 from api.models.pictures import MapAnswer
 from api.problems import responses
 from medvec_assets.query.maps import space_map
+from medvec_assets.query.thumbnails import thumbnail
 
 router = APIRouter(prefix="/v1", tags=["pictures"], route_class=Guarded)
 
@@ -24,3 +26,17 @@ def map_of(reader: Reader, service: Serving, looking: Looking, dataset_id: str, 
     found = space_map(dataset_id, space, service.settings, service.lake, reader.datasets)
     looking.versions, looking.subjects, looking.results = found.versions, set(found.subjects), len(found.points)
     return MapAnswer.model_validate(found)
+
+
+@router.get(
+    "/thumbnails/{vector_id}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, **responses(401, 403, 404, 422, 429, 503)},
+)
+def thumbnail_of(reader: Reader, service: Serving, looking: Looking, vector_id: VectorId) -> Response:
+    """What the encoder saw of an image, as a PNG of 224 pixels a side."""
+    looking.question = vector_id
+    found = thumbnail(vector_id, service.settings, service.lake, reader.datasets)
+    looking.versions = {f"{found.dataset}/{found.space}": found.delta_version}
+    looking.subjects, looking.results = {found.subject_key}, 1
+    return Response(found.png, media_type="image/png")

@@ -37,8 +37,10 @@ ROLES = {  # who may call what: a new route is written down here
     "/v1/lineage/{vector_id}": READERS,
     "/v1/datasets": READERS,
     "/v1/datasets/{dataset_id}/map": READERS,
+    "/v1/thumbnails/{vector_id}": READERS,
     "/v1/datasets/{dataset_id}": READERS,
     "/v1/replay": READERS,
+    "/mcp": READERS,
     "/v1/cohorts/neighbours": READERS,
 }
 MALFORMED = [
