@@ -24,6 +24,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.access import Look
 from api.assistants import assistants
 from api.exposure import allowed_hosts, security_headers
 from api.index_door import OpenIndex
@@ -146,6 +147,9 @@ class Perimeter:
         facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
         current.set_attributes(facts)
         self._telemetry.requests.labels(route, method, str(status)).observe(seconds)
+        look: Look | None = scope.get("state", {}).get("look")
+        for dataset in {name.partition("/")[0] for name in look.versions} if look is not None else ():
+            self._telemetry.answers.labels(dataset, "answered" if status < 400 else "refused").inc()
         told = {**facts, "event.duration": int(seconds * 1e9), "trace.id": trace_id()}
         log.info("%s %s %s %.0f ms", method, route, status, seconds * 1_000, extra=told)
 
