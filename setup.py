@@ -19,6 +19,7 @@ setup(
     package_dir={"medvec_samples": "tests/datasets"},
     package_data={
         "medvec_assets": ["dagster.yaml", "modalities/*/*.tsv", "deid/*.txt"],
+        "api": ["page/*.html", "page/*.css", "page/*.js"],
         "resources": ["encoders/fitted/*"],
         "medvec_samples": ["*/in/**"],
     },

@@ -24,6 +24,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.access import Look
+from api.assistants import assistants
 from api.exposure import allowed_hosts, security_headers
 from api.index_door import OpenIndex
 from api.load import Load
@@ -36,6 +38,8 @@ from resources.settings import Settings
 from resources.tracing import continued, span, trace_id
 
 if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
     from resources.vector_index import VectorIndex
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are anybody's text
@@ -55,6 +59,7 @@ class State(TypedDict):
 
     service: Service
     telemetry: Telemetry
+    assistants: StreamableHTTPSessionManager
 
 
 @contextmanager
@@ -81,7 +86,8 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
         service.drain.install()
         try:
-            yield {"service": service, "telemetry": telemetry}
+            async with assistants(service) as manager:
+                yield {"service": service, "telemetry": telemetry, "assistants": manager}
         finally:
             service.close()
             telemetry.close()
@@ -141,6 +147,9 @@ class Perimeter:
         facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
         current.set_attributes(facts)
         self._telemetry.requests.labels(route, method, str(status)).observe(seconds)
+        look: Look | None = scope.get("state", {}).get("look")
+        for dataset in {name.partition("/")[0] for name in look.versions} if look is not None else ():
+            self._telemetry.answers.labels(dataset, "answered" if status < 400 else "refused").inc()
         told = {**facts, "event.duration": int(seconds * 1e9), "trace.id": trace_id()}
         log.info("%s %s %s %.0f ms", method, route, status, seconds * 1_000, extra=told)
 

@@ -24,6 +24,7 @@ from api.access import Look
 from api.service import Service
 from resources.access_log import Event, Receipt
 from resources.errors import AuditUnavailable
+from resources.tracing import span
 
 UNRECORDED = frozenset({"/livez", "/readyz", "/metrics", "/"})
 PAGE = "/page/"
@@ -87,7 +88,8 @@ class _Held:
         await self._send(message)
 
     async def _record(self, start: Message, first: Message) -> Receipt:
-        return await asyncio.wait_for(self._log.submit(self._event(start, first)), self._log.budget_seconds)
+        with span("access_log.write"):
+            return await asyncio.wait_for(self._log.submit(self._event(start, first)), self._log.budget_seconds)
 
     def _event(self, start: Message, first: Message) -> Event:
         look: Look = self._scope["state"].get("look") or Look()
@@ -101,8 +103,8 @@ class _Held:
             method=self._scope["method"] if self._scope["method"].isalpha() else "",
             route=template(self._scope),
             status=status,
-            outcome="answered" if status < 400 else "refused" if status < 500 else "failed",
-            reason=(look.refusal or _reason(start, first)) if status >= 400 else "",
+            outcome="failed" if status >= 500 else "refused" if status >= 400 or look.refusal else "answered",
+            reason=look.refusal or (_reason(start, first) if status >= 400 else ""),
             question=self._log.keys.asked(look.question.encode("utf-8", "surrogatepass")) if look.question else "",
             request=self._asked.hexdigest(),
             versions=look.versions,

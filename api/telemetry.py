@@ -45,7 +45,7 @@ class Telemetry:
         )
         self.steps = Histogram(
             "medvec_step_seconds",
-            "Parts of a request, by span: index, encode, lake, access log.",
+            "Parts of a request, by span: index, encode, lake.read, access_log.write.",
             ["step", "outcome"],
             buckets=SECONDS,
             registry=self.registry,

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medvec_assets.query.maps import MAX_POINTS, SEED, principal_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_POINTS = 3000  # more only overprint each other; also keeps the SVD under a second
 MAX_LABELS = 10
 MAX_THUMBNAILS = 12
-SEED = 20260101
 _BINS, _BAR_GAP = 40, 0.08  # of a histogram; the gap is a share of a bar's width
 
 _INK, _MUTED, _GRID = "#1f2933", "#6b7684", "#e4e8ec"
@@ -56,7 +56,7 @@ def vector_map(vectors: NDArray[np.float32], labels: Sequence[str], title: str =
     if len(vectors) != len(labels):
         raise ValueError(f"{len(vectors)} vectors and {len(labels)} labels")
     rows = _sample(len(vectors), MAX_POINTS)
-    points, shares = _principal_axes(np.asarray(vectors, dtype=np.float32)[rows])
+    points, shares = principal_axes(np.asarray(vectors, dtype=np.float32)[rows])
     names = [labels[row] or "(none)" for row in rows]
     figure, axes = _canvas(width=7.2, height=4.4)
     axes.set_xlabel(f"first principal axis ({shares[0]:.0%} of the variance)")
@@ -183,28 +183,6 @@ def _sample(count: int, most: int) -> NDArray[np.int64]:
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
-
-
-def _principal_axes(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Coordinates [n, 2] on the first two principal axes and the two shares of the variance. Signs are fixed."""
-    points, shares = np.zeros((len(vectors), 2), np.float32), np.zeros(2, np.float32)
-    if len(vectors) < 2:
-        return points, shares
-    centred = vectors - vectors.mean(axis=0)
-    # Subspace iteration: a full SVD of 3,000 x 1,280 takes seconds, and two axes are wanted for a picture.
-    width = min(10, *centred.shape)
-    basis = np.random.default_rng(SEED).standard_normal((centred.shape[1], width)).astype(np.float32)
-    for _ in range(8):
-        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-    _, strength, within = np.linalg.svd(centred @ basis, full_matrices=False)
-    directions = (within @ basis.T)[:2]
-    # An axis may come out either way round: its largest component is made positive.
-    largest = np.abs(directions).argmax(axis=1)
-    directions = directions * np.sign(directions[np.arange(len(directions)), largest])[:, None]
-    kept = len(directions)
-    points[:, :kept] = centred @ directions.T
-    shares[:kept] = strength[:kept] ** 2 / max(float((centred**2).sum()), 1e-12)
-    return points, shares
 
 
 def _figure(width: float, height: float) -> Figure:

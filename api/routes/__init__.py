@@ -5,7 +5,7 @@ Belongs here: one short function per route. Does not belong here: logic (medvec_
 
 from __future__ import annotations
 
-from api.routes import cohorts, datasets, health, lineage, metrics, replay, search
+from api.routes import assistants, cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
 
 ROUTERS = (
     health.router,
@@ -15,4 +15,7 @@ ROUTERS = (
     replay.router,
     datasets.router,
     cohorts.router,
+    pictures.router,
+    assistants.router,
+    page.router,
 )

@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 
 from resources.lakehouse.failures import named_failures
 from resources.tables import TableSpec
+from resources.tracing import span
 
 _OPENED = count(1)
 
@@ -74,7 +75,7 @@ class Snapshot:
         """All matching rows as a frame. For results that are known to be small."""
         names = list(columns) if columns is not None else self.spec.schema.names
         schema = pa.schema([self.spec.schema.field(name) for name in names])
-        with named_failures(self.spec):
+        with span("lake.read"), named_failures(self.spec):
             table = self._dataset.to_table(columns=names, filter=where)
         frame = pl.from_arrow(table if table.num_rows else schema.empty_table())
         assert isinstance(frame, pl.DataFrame)

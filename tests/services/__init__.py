@@ -7,10 +7,10 @@ installs them. Does not belong here: Milvus Lite, which is medvec's own to start
 """
 
 from .azurite import Azurite
-from .install import NotInstalled
+from .install import NotInstalled, chromium
 from .milvus import Milvus
 from .postgres import Postgres
 from .seaweedfs import SeaweedFS
 from .server import Server, ServerFailed
 
-__all__ = ["Azurite", "Milvus", "NotInstalled", "Postgres", "SeaweedFS", "Server", "ServerFailed"]
+__all__ = ["Azurite", "Milvus", "NotInstalled", "Postgres", "SeaweedFS", "Server", "ServerFailed", "chromium"]

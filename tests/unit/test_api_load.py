@@ -138,6 +138,7 @@ def test_a_resting_index_is_a_503_with_retry_after_and_a_metric(world: World, mo
         assert len(asked) == FAILURES
         numbers = client.get("/metrics").text
         assert "medvec_index_resting 1.0" in numbers
+        assert 'medvec_step_seconds_count{outcome="ok",step="access_log.write"}' in numbers
         assert (
             'medvec_request_seconds_count{method="POST",route="/v1/search",status="503"} ' + f"{FAILURES + 5}.0"
             in numbers
@@ -178,6 +179,7 @@ def test_more_than_can_wait_is_refused_and_the_rest_is_answered(world: World, mo
         ):
             asked = [asyncio.create_task(client.post("/v1/search", json={"text": "x"})) for _ in range(9)]
             while most < 2 or sum(one.done() for one in asked) < 4:
+                assert not any(one.done() and one.result().status_code != 503 for one in asked)
                 await asyncio.sleep(0.01)
             assert (await client.get("/livez")).status_code == 200
             go.set()
@@ -231,6 +233,17 @@ def test_a_service_that_drains_is_alive_and_not_ready(world: World) -> None:
         drain: Drain = state["service"].drain
         drain.begun = True
         assert (client.get("/livez").status_code, client.get("/readyz").status_code) == (200, 503)
+
+
+def test_an_answer_is_counted_by_dataset(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_encoder(monkeypatch)
+    app = create_app(world.settings, lambda _: opened(world.index))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        client.headers["X-API-Key"] = key(world.settings)
+        assert client.post("/v1/search", json={"text": "x", "datasets": ["tcia_catalog"]}).status_code == 200
+        numbers = client.get("/metrics").text
+        assert 'medvec_answers_total{dataset="tcia_catalog",outcome="answered"} 1.0' in numbers
+        assert 'medvec_step_seconds_count{outcome="ok",step="encode"} 1.0' in numbers
 
 
 def test_lines_in_ecs_hold_the_route_and_never_the_path(world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from medvec_assets import figures
+from medvec_assets.query.maps import principal_axes
 
 
 def clustered(count: int, dim: int = 32) -> np.ndarray:
@@ -77,7 +78,7 @@ def test_map_refuses_unequal_lengths() -> None:
 
 def test_principal_axes_are_those_of_the_svd() -> None:
     vectors = clustered(400)
-    points, shares = figures._principal_axes(vectors)
+    points, shares = principal_axes(vectors)
     centred = vectors - vectors.mean(axis=0)
     _, strength, directions = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(points), np.abs(centred @ directions[:2].T), atol=1e-3)

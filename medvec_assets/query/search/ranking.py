@@ -22,7 +22,7 @@ from medvec_assets.query.search.question import Hit
 
 # Cosine scores of float32 vectors are good to about 1e-6: beyond it, equal contents would be ranked by noise.
 SCORE_DIGITS = 6
-PICTURED = ("imaging", "raster", "volume")  # modalities whose model input a person can look at
+PICTURED = ("imaging", "raster", "volume")  # modalities whose model input is a picture, uint8 [224, 224, 3]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from medvec_assets.query.search.question import Question, SearchRequest
 from medvec_assets.query.search.targets import one_space
 from resources import encoders
 from resources.errors import NotFound, QueryInvalid
+from resources.tracing import span
 
 # As many texts as the encoder computes in little more than the time of one.
 ENCODED_TOGETHER = 16
@@ -83,7 +84,7 @@ class Vectors:
         inputs = [one.text.strip() if one.text is not None else one.image.model_input for one in asked]  # type: ignore[union-attr]
         encoder = encoders.load(chosen.space_version, settings)
         key = (chosen.space_version, kind)
-        vectors, _ = self._encoding.ask(key, inputs, lambda batch: list(encoder.encode(batch)))
+        vectors, _ = self._encoding.ask(key, inputs, lambda batch: _encoded(encoder, batch))
         return [Query(vector, chosen.comparable, encoder.card.weights_digest) for vector in vectors]
 
     def _stored(self, question: Question, candidates: list[LiveSpace], moment: Moment) -> Query:
@@ -143,3 +144,8 @@ def unit(values: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
         raise QueryInvalid("the vector is zero and has no direction", remedy="give a vector with a non-zero component")
     scaled = vector / largest  # so that neither 1e300 nor 1e-300 leaves float64 when squared
     return np.asarray(scaled / np.linalg.norm(scaled), dtype=np.float32)
+
+
+def _encoded(encoder: encoders.Encoder, batch: list[Any]) -> list[NDArray[np.float32]]:
+    with span("encode"):
+        return list(encoder.encode(batch))
