@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 # `make test` gives files to three workers: what waits longest begins first, or the other two wait for it at the end.
-LONGEST = ("test_dead_servers.py", "test_bulk_import.py", "test_dagster_backfill.py", "test_vector_index.py")
+LONGEST = (
+    "test_dead_servers.py",
+    "test_bulk_import.py",
+    "test_dagster_backfill.py",
+    "test_vector_index.py",
+    "test_service_load.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
