@@ -15,8 +15,8 @@ from medvec_assets import catalog
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.definitions import build_defs
 from medvec_assets.query import published
-from medvec_assets.query.search import targets as search_module
 from medvec_assets.query.search import SearchEngine, SearchRequest
+from medvec_assets.query.search import targets as search_module
 from medvec_assets.runner import Selection, dagster_instance, run
 from medvec_assets.runtime import Runtime
 from medvec_assets.source_pages import pages
