@@ -9,7 +9,13 @@ settings.register_profile("medvec", deadline=None)  # a busy machine is no failu
 settings.load_profile("medvec")
 
 # `make test` gives files to three workers: what waits longest begins first, or the other two wait for it at the end.
-LONGEST = ("test_dead_servers.py", "test_bulk_import.py", "test_dagster_backfill.py", "test_vector_index.py")
+LONGEST = (
+    "test_dead_servers.py",
+    "test_bulk_import.py",
+    "test_dagster_backfill.py",
+    "test_vector_index.py",
+    "test_service_load.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

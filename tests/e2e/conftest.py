@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from command import COHORTS, COLLECTION, DATASET, Home, Undisturbed, index_state, lake_state, sources
+from command import (
+    COHORTS,
+    COLLECTION,
+    DATASET,
+    Home,
+    Undisturbed,
+    assert_nothing_left_over,
+    index_state,
+    lake_state,
+    sources,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests.services`, whatever folder pytest was started in
+sys.path.insert(0, str(Path(__file__).parents[1]))  # and `helpers`
+
+from helpers.made_once import made_once
 
 from tests.services import Milvus, Postgres, SeaweedFS
 from tests.services.fixtures import milvus, milvus_secured, postgres, seaweedfs, seaweedfs_tls
@@ -29,23 +44,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first rows of each cohort as the installed index has them."""
-    import idc_index_data
 
-    index = pl.scan_parquet(str(idc_index_data.IDC_INDEX_PARQUET_FILEPATH))
-    path = tmp_path_factory.mktemp("catalogue") / "idc_index.parquet"
-    rows = [
-        index.filter(pl.col("collection_id") == name).sort("SeriesInstanceUID").head(n) for name, n in COHORTS.items()
-    ]
-    pl.concat(rows).collect().write_parquet(path)
-    return path
+    def make(folder: Path) -> None:
+        import idc_index_data
+
+        index = pl.scan_parquet(str(idc_index_data.IDC_INDEX_PARQUET_FILEPATH))
+        rows = [
+            index.filter(pl.col("collection_id") == name).sort("SeriesInstanceUID").head(n)
+            for name, n in COHORTS.items()
+        ]
+        pl.concat(rows).collect().write_parquet(folder / "idc_index.parquet")
+
+    return made_once(tmp_path_factory, "catalogue", make) / "idc_index.parquet"
 
 
 @pytest.fixture(scope="session")
 def undisturbed(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    home = Home(tmp_path_factory.mktemp("undisturbed") / "home", sources(catalogue))
-    run = home.medvec("run", "--dataset", DATASET, "--json")
-    assert run.code == 0, run.stderr
-    return Undisturbed(home, run, lake_state(home), index_state(home))
+    """This worker's copy of the one home: a search in it starts a server, while another worker may be copying."""
+
+    def make(folder: Path) -> None:
+        home = Home(folder / "home", sources(catalogue))
+        run = home.medvec("run", "--dataset", DATASET, "--json")
+        assert run.code == 0, run.stderr
+        assert_nothing_left_over(home)
+        found = Undisturbed(home, run, lake_state(home), index_state(home))
+        (folder / "found.pickle").write_bytes(pickle.dumps(found))
+
+    found = pickle.loads((made_once(tmp_path_factory, "undisturbed", make) / "found.pickle").read_bytes())
+    return replace(found, home=found.home.copy(tmp_path_factory.mktemp("undisturbed") / "home"))
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from medvec_assets import catalog
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.definitions import build_defs
 from medvec_assets.query import published
-from medvec_assets.query import search as search_module
 from medvec_assets.query.search import SearchEngine, SearchRequest
+from medvec_assets.query.search import targets as search_module
 from medvec_assets.runner import Selection, dagster_instance, run
 from medvec_assets.runtime import Runtime
 from medvec_assets.source_pages import pages
@@ -83,7 +83,8 @@ def test_one_spec_and_one_folder_are_a_dataset(added: DatasetSpec, tmp_path: Pat
     settings = Settings(home=tmp_path / "home", device="cpu")
     graph = build_defs([added], Runtime(settings)).resolve_asset_graph()
     names = {key.path[-1] for key in graph.get_all_asset_keys()}
-    assert names == {"upstream", "manifest", "partitions", "records", "expression_embeddings", "expression_vectors"}
+    listed = {"upstream", "manifest", "partitions", "records"}
+    assert names == listed | {"expression_embeddings", "expression_vectors", "lineage_report"}
     checked = {key.name for key in graph.asset_check_keys}
     assert {"quarantine_share", "vectors_valid", "agreement_valid", "withdrawals_honoured", "deid_scored"} <= checked
 

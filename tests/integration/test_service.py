@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from helpers.made_once import made_once
 
 from medvec_assets.catalog import dataset
 from medvec_assets.stages import embeddings, manifest, records, vectors
@@ -63,11 +65,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def filled_home(factory: pytest.TempPathFactory) -> Path:
+    """A home of one's own with two collections of the real catalogue, in the lake and in an embedded index."""
+
+    def make(folder: Path) -> None:
+        _fill(Settings(home=folder, sources={"tcia_catalog": str(_real_index(folder))}))
+
+    home = factory.mktemp("filled")
+    shutil.copytree(made_once(factory, "filled", make), home, dirs_exist_ok=True)
+    return home
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    home = tmp_path_factory.mktemp("home")
-    source = str(_real_index(home))
-    _fill(Settings(home=home, sources={"tcia_catalog": source}))
+    home = filled_home(tmp_path_factory)
     port = _free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVEC_")}
     environment |= {"MEDVEC_HOME": str(home), "MEDVEC_API_PORT": str(port)}

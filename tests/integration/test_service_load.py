@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from test_service import CATALOG, _fill, _real_index
+from test_service import CATALOG, filled_home
 
 from medvec_assets.query.rows import read
 from medvec_assets.stages import vectors
@@ -124,10 +124,7 @@ def _resident(process: subprocess.Popen[bytes]) -> int:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two collections of the real catalogue, in the lake and in an embedded index."""
-    home = tmp_path_factory.mktemp("home")
-    _fill(Settings(home=home, sources={"tcia_catalog": str(_real_index(home))}))
-    return home
+    return filled_home(tmp_path_factory)
 
 
 def _index_again(settings: Settings) -> None:

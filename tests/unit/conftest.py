@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,25 @@ from helpers.pipeline import Pipeline, bytes_spec
 from helpers.tiny_source import MemoryConnector
 
 from medvec_assets import modalities
+from medvec_assets.scorer import search
+from medvec_assets.scorer.plants import Token
+from medvec_assets.scorer.spellings import Spelling
 from resources.lakehouse import Lakehouse
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spelled_once() -> Iterator[None]:
+    """The scorer's tests plant the same tokens again and again: their spellings, and what finds them, are made once."""
+    patterns = lru_cache(maxsize=8)(search.patterns)
+
+    def kept(tokens: Iterable[Token]) -> dict[bytes, Spelling]:
+        return patterns(tuple(tokens))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "patterns", kept)
+        automaton = lru_cache(maxsize=8)(search.BytesAhoCorasick)
+        patch.setattr(search, "BytesAhoCorasick", lambda found: automaton(tuple(found)))
+        yield
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from medvec_assets.definitions import defs
 
 ROOT = Path(__file__).parents[2]
 # Seconds each, and a location is loaded by every run: they are imported by the stage that computes with them.
-HEAVY = ("torch", "monai", "transformers", "pymilvus", "milvus_lite", "matplotlib", "kubernetes", "fastapi")
+HEAVY = (
+    *("torch", "monai", "transformers", "pymilvus", "milvus_lite", "matplotlib", "kubernetes", "fastapi"),
+    *("spacy", "presidio_analyzer", "nibabel", "pysam"),
+)
 
 
 def test_loading_imports_nothing_heavy_and_touches_no_file_and_no_setting(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ OWNERS = {
 HEAVY = {"torch", "monai", "pymilvus", "matplotlib", "transformers", "spacy", "presidio_analyzer", "nibabel", "pysam"}
 
 
+@cache
 def sources() -> list[str]:
     found = (path for package in (GROUND, PIPELINE, SERVICE) for path in (ROOT / package).rglob("*.py"))
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
@@ -52,8 +53,13 @@ def tree(source: str) -> ast.Module:
     return ast.parse((ROOT / source).read_text())
 
 
-def imports(source: str) -> Iterator[tuple[str, int]]:
+@cache
+def imports(source: str) -> tuple[tuple[str, int], ...]:
     """(absolute module, line) of every import, inside functions too."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[tuple[str, int]]:
     package = source.removesuffix(".py").removesuffix("/__init__").split("/")
     package = package if source.endswith("__init__.py") else package[:-1]
     for node in ast.walk(tree(source)):
@@ -143,19 +149,9 @@ def test_every_module_says_what_belongs_in_it() -> None:
     assert [source for source in sources() if not ast.get_docstring(tree(source))] == []
 
 
-def loaded_by(module: str) -> set[str]:
-    """Top-level modules in sys.modules after importing `module` in a fresh process."""
-    code = f"import sys, json; import {module}; print(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+def test_the_service_and_the_stages_load_neither_dagster_nor_a_heavy_library() -> None:
+    """In a fresh process. What the second floor loads: test_definitions."""
+    modules = "api.app, medvec_assets.stages.due"
+    code = f"import sys, json; import {modules}; print(json.dumps([n.split('.')[0] for n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-def test_loading_the_pipeline_loads_no_heavy_library() -> None:
-    found = loaded_by("medvec_assets.definitions")
-    assert "dagster" in found
-    assert found & HEAVY == set()
-
-
-@pytest.mark.parametrize("module", ["api.app", "medvec_assets.stages.due"])
-def test_the_service_and_the_stages_load_neither_dagster_nor_a_heavy_library(module: str) -> None:
-    assert loaded_by(module) & (HEAVY | {"dagster"}) == set()
+    assert set(json.loads(done.stdout.splitlines()[-1])) & (HEAVY | {"dagster"}) == set()

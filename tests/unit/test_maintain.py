@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from helpers.counting_encoder import CountingEncoders
 from helpers.dagster_world import DagsterWorld
 from helpers.pipeline import SPACE, Pipeline, small_spec
 from helpers.tiny_source import series
@@ -35,11 +38,24 @@ COHORTS = ("bone", "brain", "liver", "lung", "skin")
 RECEIPTS, CHAINS = tables.index_receipts(), tables.materializations()
 
 
-@pytest.fixture
-def filled(pipeline: Pipeline) -> Pipeline:
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Five partitions, each run on its own: one file for each row of the audit."""
-    pipeline.list_source(*(series(cohort, cohort) for cohort in COHORTS))
-    pipeline.run()
+    with pytest.MonkeyPatch.context() as patch:
+        encoders = CountingEncoders()
+        encoders.install(patch)
+        made = Pipeline(tmp_path_factory.mktemp("filled"), encoders)
+        made.list_source(*(series(cohort, cohort) for cohort in COHORTS))
+        made.run()
+    return made
+
+
+@pytest.fixture
+def filled(filled_once: Pipeline, pipeline: Pipeline) -> Pipeline:
+    """A copy of it, to do with as one likes."""
+    shutil.copytree(filled_once.home, pipeline.home, dirs_exist_ok=True)
+    pipeline.index, pipeline.runs = deepcopy(filled_once.index), filled_once.runs
+    pipeline.encoders.encoded += filled_once.encoders.encoded
     return pipeline
 
 
