@@ -15,7 +15,9 @@ from medvec_assets.query.published import (
     PlannedCohort,
     cohorts_of,
     dataset_of,
+    granted,
     require_visible,
+    visible,
 )
 from medvec_assets.query.search.question import SearchRequest
 from resources.errors import IntegrityError, NotFound, QueryInvalid
@@ -46,9 +48,12 @@ def candidates(request: SearchRequest, moment: Moment, settings: Settings, grant
     named = [dataset_of(name, grants) for name in dict.fromkeys(request.datasets)]
     for spec in named:
         require_visible(spec, settings)
-    known = sorted({space for spec in named or CATALOG for space in spec.spaces})
+    seen = named or [spec for spec in CATALOG if granted(spec, grants) and visible(spec, settings)]
+    known = sorted({space for spec in seen for space in spec.spaces})
     if request.space is not None and request.space not in known:
-        raise QueryInvalid("no dataset that was asked has this space", remedy=f"use one of: {', '.join(known)}")
+        raise QueryInvalid(
+            "no dataset that was asked has this space", remedy=f"use one of: {', '.join(known) or 'none'}"
+        )
     live = [
         one for one in moment.live(grants) if (not named or one.spec in named) and request.space in (None, one.space)
     ]
