@@ -24,6 +24,7 @@ from resources.errors import IntegrityError, NotFound, QueryInvalid
 from resources.settings import Settings
 from resources.vector_index import CollectionInfo, Condition
 
+UNKNOWN_NAMED = 5  # of a thousand cohorts that may be asked for
 MATERIALIZE = "materialize it first: medvec run"
 
 
@@ -90,7 +91,7 @@ def in_cohorts(
     unknown = set(cohorts).difference(*by_dataset.values())
     if unknown:
         raise NotFound(
-            f"there is no cohort {', '.join(sorted(unknown))} in {', '.join(sorted(by_dataset))}",
+            f"there is no cohort {', '.join(sorted(unknown)[:UNKNOWN_NAMED])} in {', '.join(sorted(by_dataset))}",
             remedy="list the cohorts: medvec partitions DATASET, or GET /v1/datasets",
         )
     chosen: dict[LiveSpace, PlannedCohort | None] = {}
