@@ -29,7 +29,7 @@ class Answer(BaseModel):
 def given(*names: str) -> dict[str, Any]:
     """The JSON schema of objects that have all of `names`, neither null nor an empty list."""
     something = {"not": {"type": "null"}, "minItems": 1}
-    return {"required": list(names), "properties": {name: something for name in names}}
+    return {"required": list(names), "properties": dict.fromkeys(names, something)}
 
 
 def exactly_one(*names: str) -> dict[str, Any]:
