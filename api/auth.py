@@ -29,11 +29,11 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from api.access import look_of
 from api.identity.callers import Caller, Refused, forbidden
+from api.problems import PURPOSE
 from api.service import Service
 from resources.api_keys import Role
 from resources.errors import QueryInvalid
 
-PURPOSE = "X-Purpose-Of-Use"
 _BEARER = HTTPBearer(auto_error=False, description="an API key of `medvec keys create`, or a token of the OIDC issuer")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API key of `medvec keys create`")
 

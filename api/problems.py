@@ -19,10 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from resources.errors import MedvecError
+from resources.settings import Settings
 
 MEDIA_TYPE = "application/problem+json"
 
 MAX_FIELD_ERRORS = 20  # a vector of 16,384 strings would be answered with megabytes
+GUARDED = (400, 401, 403, 422, 429, 503)  # what every route that asks for a credential can answer
+WITH_BODY = (*GUARDED, 408, 413)
+PURPOSE = "X-Purpose-Of-Use"
 log = logging.getLogger("medvec.api")
 
 _REMEDIES = {
@@ -89,11 +93,16 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": HTTPStatus(status).phrase, "model": Problem} for status in statuses}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document. FastAPI lists every model as application/json; problems have their own media type."""
+def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The app's OpenAPI document, of this deployment's purposes of use. FastAPI lists every model as application/json;
+    problems have their own media type."""
     described = app.openapi()
+    purposes = {"type": "string", "enum": sorted(settings.api_purposes)}
     for methods in described["paths"].values():
         for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == PURPOSE:
+                    parameter |= {"required": settings.api_purpose_required, "schema": purposes}
             for status, answer in operation["responses"].items():
                 if int(status) >= 400 and "application/json" in answer["content"]:
                     answer["content"] = {

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.models import Answer
+from api.models import NUMBER, Answer, exactly_one
 from medvec_assets.query.cohorts import MAX_K, SETS, NeighboursRequest
 from medvec_assets.query.small_cells import MAX_AXES
 
@@ -19,11 +19,13 @@ class NeighboursBody(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
+            "allOf": [exactly_one(*SETS), exactly_one("top_k", "min_score")],
             "examples": [
                 {"dataset": "tcia_catalog", "cohort": "tcga_lihc", "top_k": 20, "by": ["cohort"]},
                 {"dataset": "tcia_catalog", "record_ids": ["1.3.6.1.4.1"], "min_score": 0.8, "by": ["modality"]},
-            ]
+            ],
         },
     )
 
@@ -34,8 +36,8 @@ class NeighboursBody(BaseModel):
     vector: (
         Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIM)] | None
     ) = None
-    top_k: int | None = Field(
-        default=None, ge=1, le=MAX_K, description="neighbours of each vector; in steps of the source's minimum"
+    top_k: Annotated[int, Field(strict=False, ge=1, le=MAX_K), NUMBER] | None = Field(
+        default=None, description="neighbours of each vector; in steps of the source's minimum"
     )
     min_score: float | None = Field(
         default=None, ge=-1, le=1, allow_inf_nan=False, description="cosine; in steps of 0.05 where there is a minimum"

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict
 
-VectorId = Annotated[str, Path(description="the vector_id of a hit", examples=["29add84a6398e57b73e5b9e559597cfc"])]
+VectorId = Annotated[
+    str,
+    Path(
+        pattern=r"^[0-9a-f]{32}$", description="the vector_id of a hit", examples=["29add84a6398e57b73e5b9e559597cfc"]
+    ),
+]
 
 
 class LineageAnswer(BaseModel):

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.models import Answer
+from api.models import NUMBER, Answer, exactly_one
 from medvec_assets.query.as_of import QUESTIONS, PastRequest
 
 MAX_LIMIT, MAX_TEXT_CHARS, MAX_DIM, MAX_SPACES = 1_000, 8_192, 16_384, 20
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Space = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,127}/[a-z0-9_]{1,127}$")]
-Version = Annotated[int, Field(ge=0, lt=2**53)]
+Version = Annotated[int, Field(strict=False, ge=0, lt=2**53), NUMBER]
 
 
 class ReplayBody(BaseModel):
@@ -22,20 +22,26 @@ class ReplayBody(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
+            **exactly_one(*QUESTIONS),
             "examples": [
                 {"text": "contrast enhanced CT of the liver", "as_of": {"tcia_catalog/text": 11}, "limit": 5},
                 {"vector_id": "29add84a6398e57b73e5b9e559597cfc", "as_of": {"tcia_catalog/text": 11}},
-            ]
+            ],
         },
     )
 
     as_of: dict[Space, Version] = Field(
-        min_length=1, max_length=MAX_SPACES, description="dataset/space -> Delta version, all of one space"
+        min_length=1,
+        max_length=MAX_SPACES,
+        description="dataset/space -> Delta version, all of one space",
+        json_schema_extra={"additionalProperties": False},
     )
-    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)] | None = (
-        None
-    )
+    text: (
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
+        | None
+    ) = None
     vector_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
     vector: (
         Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIM)] | None
@@ -44,7 +50,7 @@ class ReplayBody(BaseModel):
         default=None, description="the hits' encoder, where readers see another one today", examples=["minilm@1"]
     )
     cohorts: list[Name] = Field(default=[], max_length=1_000)
-    limit: int = Field(default=10, ge=1, le=MAX_LIMIT)
+    limit: Annotated[int, Field(strict=False, ge=1, le=MAX_LIMIT), NUMBER] = 10
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:

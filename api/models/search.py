@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from api.models import Answer
+from api.models import NUMBER, Answer, exactly_one, given
 from medvec_assets.query.search import (
     MAX_DIM,
     MAX_LIMIT,
@@ -28,12 +28,13 @@ from medvec_assets.query.search import (
 )
 from resources.vector_index.filters import CONTAINS, EQUALS, Condition, Value
 
+CONDITIONS = ("equals", "in", "contains", "gte", "lte", "gt", "lt")
 QUESTIONS = ("text", "record_id", "vector_id", "vector")
 MAX_CURSOR_CHARS = 8_192
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_DIM)]
 Limited = Annotated[str, StringConstraints(strict=True, max_length=filters.MAX_VALUE_CHARS)]
 Given = Limited | StrictBool | StrictInt | StrictFloat
@@ -43,7 +44,7 @@ Bound = StrictInt | StrictFloat
 class QuestionModel(BaseModel):
     """Exactly one of its fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=exactly_one(*QUESTIONS))
 
     text: Text | None = Field(default=None, description="a question in words")
     record_id: Name | None = Field(default=None, description="more like this record, which is not among the hits")
@@ -63,7 +64,12 @@ class QuestionModel(BaseModel):
 class ConditionModel(BaseModel):
     """What an attribute must be, all of it. A record that lacks the attribute fits nothing."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        populate_by_name=False,
+        json_schema_extra={"anyOf": [given(name) for name in CONDITIONS], "not": given("equals", "in")},
+    )
 
     equals: Given | None = None
     any_of: list[Given] | None = Field(default=None, alias="in", min_length=1, max_length=filters.MAX_VALUES)
@@ -131,7 +137,9 @@ class SearchBody(Narrowed):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
+            **exactly_one(*QUESTIONS, "queries"),
             "examples": [
                 {"text": "contrast enhanced CT of the liver", "limit": 5},
                 {"record_id": "1.3.6.1.4.1.14519.5.2.1.1", "datasets": ["tcia_catalog"], "cohorts": ["tcga_lihc"]},
@@ -143,7 +151,7 @@ class SearchBody(Narrowed):
                     "group_by": "subject",
                 },
                 {"queries": [{"text": "CT of the liver"}, {"text": "MR of the brain"}], "limit": 3, "explain": True},
-            ]
+            ],
         },
     )
 
@@ -151,6 +159,7 @@ class SearchBody(Narrowed):
     record_id: Name | None = Field(default=None, description="more like this record, which is not among the hits")
     vector_id: Name | None = Field(default=None, description="more like this vector of an earlier hit")
     vector: Vector | None = Field(default=None, description="a vector made by the space's encoder; any norm but zero")
+    limit: Annotated[int, Field(strict=False, ge=1, le=MAX_LIMIT), NUMBER] = 10
     queries: list[QuestionModel] = Field(
         default=[], max_length=MAX_QUERIES, description="several questions of one space, answered one by one"
     )

@@ -8,13 +8,13 @@ from api.access import Looking
 from api.auth import Charge, Guarded, Reader, Serving
 from api.identity.limits import COST_OF_SCAN
 from api.models.cohorts import NeighboursAnswer, NeighboursBody
-from api.problems import responses
+from api.problems import WITH_BODY, responses
 from medvec_assets.query.cohorts import neighbour_counts
 
 router = APIRouter(prefix="/v1/cohorts", tags=["datasets"], route_class=Guarded)
 
 
-@router.post("/neighbours", responses=responses(400, 401, 403, 404, 413, 422, 429, 503))
+@router.post("/neighbours", responses=responses(*WITH_BODY, 404))
 def neighbours(
     reader: Reader, service: Serving, looking: Looking, charge: Charge, body: NeighboursBody
 ) -> NeighboursAnswer:

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path
 from api.access import Looking
 from api.auth import Guarded, Reader, Serving
 from api.models.datasets import DatasetModel, DatasetsAnswer
-from api.problems import responses
+from api.problems import GUARDED, responses
 from medvec_assets.query import catalogue
 
 router = APIRouter(prefix="/v1", tags=["datasets"], route_class=Guarded)
 DatasetId = Annotated[str, Path(max_length=255, description="an id of GET /v1/datasets", examples=["tcia_catalog"])]
 
 
-@router.get("/datasets", responses=responses(401, 403, 422, 429, 503))
+@router.get("/datasets", responses=responses(*GUARDED))
 def datasets(reader: Reader, service: Serving, looking: Looking) -> DatasetsAnswer:
     """What is here: datasets, how fresh, how many, under which licences and agreement, live spaces and cohorts."""
     found = catalogue.entries(service.settings, service.lake, reader.datasets)
@@ -24,7 +24,7 @@ def datasets(reader: Reader, service: Serving, looking: Looking) -> DatasetsAnsw
     return DatasetsAnswer(datasets=[DatasetModel.model_validate(one) for one in found])
 
 
-@router.get("/datasets/{dataset_id}", responses=responses(401, 403, 404, 422, 429, 503))
+@router.get("/datasets/{dataset_id}", responses=responses(*GUARDED, 404))
 def dataset(reader: Reader, service: Serving, looking: Looking, dataset_id: DatasetId) -> DatasetModel:
     """One of them. What was not granted answers as what does not exist."""
     looking.question = dataset_id

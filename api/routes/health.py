@@ -13,13 +13,13 @@ from resources.errors import AuditUnavailable, IndexUnavailable, MedvecError
 router = APIRouter(tags=["health"], route_class=Guarded)
 
 
-@router.get("/livez")
+@router.get("/livez", responses=responses(400))
 async def livez() -> Alive:
     """The process answers. Looks at nothing else, and waits for no thread of the pool."""
     return Alive()
 
 
-@router.get("/readyz", responses=responses(503))
+@router.get("/readyz", responses=responses(400, 503))
 def readyz(service: Serving) -> Ready:
     """Access log, lake and index answer. Asked without a key, so it does not tell where they are."""
     try:
@@ -34,6 +34,6 @@ def readyz(service: Serving) -> Ready:
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def openapi(reader: Reader, request: Request) -> JSONResponse:
+async def openapi(reader: Reader, service: Serving, request: Request) -> JSONResponse:
     """The service's own description. No interactive page: it would load scripts from elsewhere."""
-    return JSONResponse(document(request.app))
+    return JSONResponse(document(request.app, service.settings))

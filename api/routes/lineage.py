@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from api.access import Looking
 from api.auth import Guarded, Reader, Serving
 from api.models.lineage import LineageAnswer, VectorId
-from api.problems import responses
+from api.problems import GUARDED, responses
 from medvec_assets.query import html
 from medvec_assets.query.forms import MEDIA_TYPES, Form, as_text
 from medvec_assets.query.lineage import trace
@@ -33,7 +33,7 @@ _OTHER_FORMS = {"content": {media_type: {"schema": schema} for media_type, schem
 @router.get(
     "/lineage/{vector_id}",
     response_model=LineageAnswer,
-    responses={200: _OTHER_FORMS, **responses(401, 403, 404, 422, 429, 503)},
+    responses={200: _OTHER_FORMS, **responses(*GUARDED, 404)},
 )
 def lineage_of(
     reader: Reader,

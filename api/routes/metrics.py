@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from api.auth import Guarded, Scraper
-from api.problems import responses
+from api.problems import GUARDED, responses
 from api.telemetry import Telemetry
 
 router = APIRouter(tags=["health"], route_class=Guarded)
 
 
-@router.get("/metrics", responses=responses(401, 403, 422, 429, 503), response_class=Response)
+@router.get("/metrics", responses=responses(*GUARDED), response_class=Response)
 def metrics(scraper: Scraper, request: Request) -> Response:
     """Requests, steps, answers and load in Prometheus' text format; no name of a caller, no question."""
     telemetry: Telemetry = request.state.telemetry

@@ -8,13 +8,13 @@ from api.access import Looking
 from api.auth import Charge, Guarded, Reader, Serving
 from api.identity.limits import COST_OF_SCAN
 from api.models.replay import ReplayAnswer, ReplayBody
-from api.problems import responses
+from api.problems import WITH_BODY, responses
 from medvec_assets.query.as_of import replay as as_of
 
 router = APIRouter(prefix="/v1", tags=["search"], route_class=Guarded)
 
 
-@router.post("/replay", responses=responses(400, 401, 403, 404, 410, 413, 422, 429, 503))
+@router.post("/replay", responses=responses(*WITH_BODY, 404, 410))
 def replay(reader: Reader, service: Serving, looking: Looking, charge: Charge, body: ReplayBody) -> ReplayAnswer:
     """What a question found at the Delta versions of then, less what was withdrawn or suppressed since; 410 once those
     versions are deleted."""

@@ -12,8 +12,9 @@ from api.access import Look, Looking
 from api.auth import Charge, Guarded, Reader, Serving
 from api.identity.callers import Caller
 from api.identity.limits import cost_of_search
+from api.models.lineage import VectorId
 from api.models.search import ImageQuery, MembersAnswer, Name, SearchAnswer, SearchBody
-from api.problems import responses
+from api.problems import GUARDED, WITH_BODY, responses
 from api.service import Service
 from api.uploading import PATH, received, requested_kind
 from medvec_assets.query.search import MAX_LIMIT, SearchRequest
@@ -25,7 +26,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILE = {"requestBody": {"required": True, "content": dict.fromkeys(sorted(MEDIA_TYPES), _BINARY)}}
 
 
-@router.post("/search", response_model=SearchAnswer, responses=responses(401, 403, 404, 410, 413, 422, 429, 503))
+@router.post("/search", response_model=SearchAnswer, responses=responses(*WITH_BODY, 404, 410))
 def search(reader: Reader, service: Serving, looking: Looking, charge: Charge, body: SearchBody) -> Response:
     """Neighbours of a text, a record, a stored vector or a vector, best first, each with its provenance."""
     charge(cost_of_search(max(1, len(body.queries)), body.limit))
@@ -35,7 +36,7 @@ def search(reader: Reader, service: Serving, looking: Looking, charge: Charge, b
 @router.post(
     PATH.removeprefix("/v1"),
     response_model=SearchAnswer,
-    responses=responses(400, 401, 403, 404, 408, 410, 413, 415, 422, 429, 503),
+    responses=responses(*WITH_BODY, 404, 410, 415),
     openapi_extra=_FILE,
 )
 async def search_by_image(
@@ -58,13 +59,13 @@ async def search_by_image(
     return await run_in_threadpool(_answer, service, reader, looking, asked.request(image), asked.explain)
 
 
-@router.get("/hits/{vector_id}/members", responses=responses(401, 404, 422, 429))
+@router.get("/hits/{vector_id}/members", responses=responses(*GUARDED, 404))
 def members(
     reader: Reader,
     service: Serving,
     looking: Looking,
     charge: Charge,
-    vector_id: str,
+    vector_id: VectorId,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     after: Annotated[Name | None, Query(description="the `after` of an earlier answer")] = None,
 ) -> MembersAnswer:

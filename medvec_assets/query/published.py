@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow.compute as pc
 
-from medvec_assets.catalog import CATALOG, dataset
+from medvec_assets.catalog import CATALOG
 from medvec_assets.catalog.spec import SYNTHETIC, AccessTier, DatasetSpec
 from medvec_assets.query.rows import read, read_of
 from resources import encoders, tables
@@ -107,12 +107,15 @@ def granted(spec: DatasetSpec, grants: Grants) -> bool:
 
 
 def dataset_of(name: str, grants: Grants) -> DatasetSpec:
-    """The dataset of that name. One that was not granted is refused as one that does not exist: NotFound."""
-    if grants is not None and name not in grants:
-        raise NotFound(
-            "there is no dataset of that name that you may see", remedy="ask for one of those in GET /v1/datasets"
-        )
-    return dataset(name)
+    """The dataset of that name. One that was not granted is refused as one that does not exist: NotFound, which names
+    no other."""
+    for spec in CATALOG:
+        if spec.id == name and granted(spec, grants):
+            return spec
+    raise NotFound(
+        "there is no dataset of that name that you may see",
+        remedy="ask for one of those in GET /v1/datasets, or of medvec status",
+    )
 
 
 def require_visible(spec: DatasetSpec, settings: Settings) -> None:

@@ -217,7 +217,7 @@ def test_openapi_has_examples_and_problem_responses(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["components"]["schemas"]["SearchBody"]["examples"]
     answers = document["paths"]["/v1/search"]["post"]["responses"]
-    assert {"200", "401", "403", "404", "410", "413", "422", "429", "503"} == answers.keys()
+    assert {"200", "400", "401", "403", "404", "408", "410", "413", "422", "429", "503"} == answers.keys()
     for status, answer in answers.items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert answer["content"].keys() == {media_type}

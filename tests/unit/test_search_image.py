@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import struct
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +12,17 @@ import numpy as np
 import pytest
 from dicom_files import edited, jpeg2000_bomb, jpeg_bomb, made, real
 from fastapi.testclient import TestClient
-from PIL import Image
-from query_world import R1, R2, World, built_world, opened
+from image_world import DICOM, GZIP, NIFTI, PNG, Bright, InProcess, nifti, png
+from query_world import R1, World, built_world, opened
 
 from api.app import create_app
 from medvec_assets.cli.ask import _read_image
 from medvec_assets.modalities.imaging import image_input
-from medvec_assets.query import decoder_process
 from medvec_assets.query.decoder import Decoder
-from medvec_assets.query.search import Upload
 from medvec_assets.query.uploads import ENDINGS, MEDIA_TYPES
 from resources import encoders
 from resources.errors import Busy, ConfigError, ObjectRejected
 from resources.settings import Settings
-
-DICOM, PNG, NIFTI, GZIP = "application/dicom", "image/png", "application/x-nifti", "application/gzip"
-
-
-class Bright:
-    """Encodes what is bright as R1's vector and what is dark as R2's; keeps what it was given."""
-
-    seen: list[np.ndarray] = []  # noqa: RUF012
-
-    def __init__(self, ref: str, settings: Settings) -> None:
-        self.card = encoders.card(ref, settings)
-
-    def encode(self, batch: list[np.ndarray]) -> np.ndarray:
-        self.seen[:] = batch
-        return np.asarray([R1.vector if one.mean() > 100 else R2.vector for one in batch], np.float32)
-
-
-class InProcess(Decoder):
-    """Reads files by the very function of the decoder's process, and without it."""
-
-    def decode(self, kind: str, data: bytes) -> Upload:
-        header, _, pixels = decoder_process.answer(kind, data, self._max_pixels).partition(b"\n")
-        if told := json.loads(header):
-            raise ObjectRejected(told["message"], code=told["code"], remedy=told["remedy"])
-        return Upload("0" * 64, np.frombuffer(pixels, np.uint8).reshape(224, 224, 3))
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +42,6 @@ def client(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient
 
 def sent(client: TestClient, data: bytes, media_type: str, **params: Any) -> Any:
     return client.post("/v1/search/image", content=data, headers={"Content-Type": media_type}, params=params)
-
-
-def png(width: int = 40, height: int = 30, level: int = 200) -> bytes:
-    pixels = np.full((height, width), level, np.uint8)
-    pixels[0, 0] = 0
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG")
-    return out.getvalue()
 
 
 def test_a_dicom_file_takes_the_way_of_ingest(client: TestClient) -> None:
@@ -110,16 +72,6 @@ def test_an_image_is_narrowed_paged_and_grouped(client: TestClient) -> None:
     assert sent(client, png(), PNG, surprise=1).status_code == 422
 
 
-def _nifti(*dims: int) -> bytes:
-    header = bytearray(352)
-    struct.pack_into("<i", header, 0, 348)
-    struct.pack_into("<8h", header, 40, 3, *dims, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, 4, 16)
-    struct.pack_into("<f", header, 108, 352)
-    header[344:348] = b"n+1\0"
-    return bytes(header)
-
-
 @pytest.mark.parametrize(
     ("media_type", "data", "code"),
     [
@@ -135,8 +87,8 @@ def _nifti(*dims: int) -> bytes:
         (PNG, b"GIF89a", "unsupported_format"),
         (DICOM, jpeg_bomb(60_000), "dimensions_refused"),
         (NIFTI, b"x" * 400, "unsupported_format"),
-        (NIFTI, _nifti(200, 200, 200), "dimensions_refused"),
-        (NIFTI, _nifti(20, 20, 20), "truncated"),
+        (NIFTI, nifti(200, 200, 200), "dimensions_refused"),
+        (NIFTI, nifti(20, 20, 20), "truncated"),
         (GZIP, b"\x1f\x8b" + b"x" * 100, "decode_failed"),
     ],
 )
@@ -150,7 +102,7 @@ def test_a_bad_file_is_a_422_that_names_the_rule(client: TestClient, media_type:
 def test_no_damage_is_a_server_error(client: TestClient) -> None:
     """Bytes of good files overturned at random; the same ones every time."""
     chance = random.Random(5)
-    files = {DICOM: real("CT_small.dcm")[:12_000], PNG: png(), NIFTI: _nifti(8, 8, 8) + bytes(range(256)) * 4}
+    files = {DICOM: real("CT_small.dcm")[:12_000], PNG: png(), NIFTI: nifti(8, 8, 8) + bytes(range(256)) * 4}
     for number in range(120):
         media_type = (DICOM, PNG, NIFTI)[number % 3]
         data = bytearray(files[media_type])

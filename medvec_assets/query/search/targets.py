@@ -15,13 +15,16 @@ from medvec_assets.query.published import (
     PlannedCohort,
     cohorts_of,
     dataset_of,
+    granted,
     require_visible,
+    visible,
 )
 from medvec_assets.query.search.question import SearchRequest
 from resources.errors import IntegrityError, NotFound, QueryInvalid
 from resources.settings import Settings
 from resources.vector_index import CollectionInfo, Condition
 
+UNKNOWN_NAMED = 5  # of a thousand cohorts that may be asked for
 MATERIALIZE = "materialize it first: medvec run"
 
 
@@ -46,9 +49,12 @@ def candidates(request: SearchRequest, moment: Moment, settings: Settings, grant
     named = [dataset_of(name, grants) for name in dict.fromkeys(request.datasets)]
     for spec in named:
         require_visible(spec, settings)
-    known = sorted({space for spec in named or CATALOG for space in spec.spaces})
+    seen = named or [spec for spec in CATALOG if granted(spec, grants) and visible(spec, settings)]
+    known = sorted({space for spec in seen for space in spec.spaces})
     if request.space is not None and request.space not in known:
-        raise QueryInvalid("no dataset that was asked has this space", remedy=f"use one of: {', '.join(known)}")
+        raise QueryInvalid(
+            "no dataset that was asked has this space", remedy=f"use one of: {', '.join(known) or 'none'}"
+        )
     live = [
         one for one in moment.live(grants) if (not named or one.spec in named) and request.space in (None, one.space)
     ]
@@ -85,7 +91,7 @@ def in_cohorts(
     unknown = set(cohorts).difference(*by_dataset.values())
     if unknown:
         raise NotFound(
-            f"there is no cohort {', '.join(sorted(unknown))} in {', '.join(sorted(by_dataset))}",
+            f"there is no cohort {', '.join(sorted(unknown)[:UNKNOWN_NAMED])} in {', '.join(sorted(by_dataset))}",
             remedy="list the cohorts: medvec partitions DATASET, or GET /v1/datasets",
         )
     chosen: dict[LiveSpace, PlannedCohort | None] = {}
