@@ -75,25 +75,6 @@ def test_what_comes_while_a_call_is_in_flight_goes_together() -> None:
     assert [together for _, together in told] == [4, 4, 4, 4, 2, 2]
 
 
-def test_who_is_on_the_way_is_waited_for_and_who_does_not_come_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medvec_assets.query.search.coalescing.COMPANY_SECONDS", 30)
-    coalescer = Coalescer(4)
-    with ThreadPoolExecutor(2) as pool, coalescer.coming() as one, coalescer.coming() as other:
-        first = pool.submit(coalescer.ask, "k", [0], list, one)
-        second = pool.submit(coalescer.ask, "k", [1], list, other)
-        assert [first.result(20), second.result(20)] == [([0], 2), ([1], 2)]
-        with coalescer.coming() as one, coalescer.coming() as other:
-            coalescer.not_yet(other)
-            assert coalescer.ask("k", [2], list, one) == ([2], 1)
-    assert coalescer._coming == 0
-
-
-def test_nobody_is_waited_for_longer_than_a_moment() -> None:
-    coalescer = Coalescer(4)
-    with coalescer.coming(), coalescer.coming() as one:
-        assert coalescer.ask("k", [0], list, one) == ([0], 1)
-
-
 def test_another_key_does_not_wait() -> None:
     coalescer, gate = Coalescer(4), Gate()
     with ThreadPoolExecutor(2) as pool:

@@ -22,7 +22,7 @@ from medvec_assets.query.members import Members, members
 from medvec_assets.query.published import Grants, LiveSpace
 from medvec_assets.query.search import filters
 from medvec_assets.query.search.cache import AnswerCache
-from medvec_assets.query.search.coalescing import Coalescer, Coming
+from medvec_assets.query.search.coalescing import Coalescer
 from medvec_assets.query.search.pages import MAX_DEPTH, Cursors, Passed
 from medvec_assets.query.search.question import Answer, Explain, Searched, SearchRequest
 from medvec_assets.query.search.ranking import (
@@ -58,7 +58,6 @@ class _Course:
     """One request under way: its view of the lake, its timings, and how wide and in whose company it was asked."""
 
     moment: Moment
-    coming: Coming
     started: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("encode", "index", "lake"), 0.0))
     coalesced: int = 0
@@ -104,10 +103,7 @@ class SearchEngine:
         Raises QueryInvalid, PolicyRefused (a dataset this site may not show), NotFound (nothing live, unknown cohort or
         id), CursorGone, IndexUnavailable, IntegrityError (index and weights do not belong together).
         """
-        with self._calls.coming() as coming:
-            return self._search(request, grants, _Course(Moment(self._facts), coming))
-
-    def _search(self, request: SearchRequest, grants: Grants, course: _Course) -> Answer:
+        course = _Course(Moment(self._facts))
         with course.timed("lake"):
             live = candidates(request, course.moment, self._settings, grants)
             state = course.moment.state(live)
@@ -142,8 +138,6 @@ class SearchEngine:
         state: str,
         course: _Course,
     ) -> Answer:
-        if any(one.vector is None for one in request.questions):
-            self._calls.not_yet(course.coming)
         with course.timed("encode"):
             queries = self._vectors.of(request, live, course.moment)
         with course.timed("lake"):
@@ -227,7 +221,7 @@ class SearchEngine:
             )
 
         try:
-            answers, together = self._calls.ask(key, [query.vector for query in queries], call, course.coming)
+            answers, together = self._calls.ask(key, [query.vector for query in queries], call)
         except IndexInvalid:
             self._facts.forget(("collection", name))
             self._collection(target.live, course.moment)  # says what to do if it was dropped
