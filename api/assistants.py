@@ -25,7 +25,6 @@ from api.access import Look, look_of
 from api.identity.callers import Caller, Refused
 from api.identity.limits import cost_of_search
 from api.service import Service
-from medvec_assets.query import catalogue
 from medvec_assets.query.lineage import trace
 from medvec_assets.query.search import MAX_TEXT_CHARS, SearchRequest
 from resources.errors import MedvecError
@@ -79,7 +78,7 @@ async def assistants(service: Service) -> AsyncIterator[StreamableHTTPSessionMan
     def datasets(ctx: Context[Any, Any]) -> list[dict[str, Any]]:
         """What is here and may be seen: title, how many, under which licence, how to cite."""
         with _asking(ctx) as (caller, look):
-            found = catalogue.entries(service.settings, service.lake, caller.datasets)
+            found = service.catalogue.entries(caller.datasets)
             look.question, look.results = "datasets", len(found)
             return [_listed(one) for one in found]
 

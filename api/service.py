@@ -14,6 +14,7 @@ from typing import cast
 from api.draining import Drain
 from api.identity.desk import Desk
 from api.index_door import IndexDoor, OpenIndex
+from medvec_assets.query.catalogue import Catalogue
 from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import SearchEngine
 from resources import tables
@@ -23,12 +24,16 @@ from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.vector_index import VectorIndex
 
+# A short text is 9 ms of processor time. Threads that share it wait for each other at every layer: on two cores with other
+# work 800 ms by two threads, 33 by one.
+TORCH_THREADS = 1
+
 
 class Service:
     """Made in the app's lifespan, which also closes it. Safe to share between the threads that run routes."""
 
     def __init__(self, settings: Settings, open_index: OpenIndex) -> None:
-        self.settings = settings
+        self.settings = settings if settings.threads else settings.model_copy(update={"threads": TORCH_THREADS})
         self._opened = ExitStack()  # closed in the reverse order: the access log last
         self.access_log = self._opened.enter_context(closing(AccessLog(settings)))
         self.desk = Desk(settings, lambda: self.lake)
@@ -40,6 +45,10 @@ class Service:
     @cached_property
     def lake(self) -> Lakehouse:
         return Lakehouse.open(self.settings)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.settings, self.lake)
 
     @cached_property
     def decoder(self) -> Decoder:

@@ -28,7 +28,7 @@ from fastapi import Request
 from api.access import look_of
 from api.app import create_app
 from api.recording import Recording
-from api.server import LOG_CONFIG
+from api.server import log_config
 from resources.settings import Settings
 
 SUBJECTS = 10
@@ -50,7 +50,7 @@ def _serve(home: str, port: int, is_recorded: bool) -> None:
         look.subjects = {f"{number:064x}" for number in range(SUBJECTS)}
         return {"answer": "x" * 4_000}
 
-    quiet = LOG_CONFIG | {"loggers": {name: {"level": "ERROR"} for name in ("medvec", "uvicorn.error")}}
+    quiet = log_config("line") | {"loggers": {name: {"level": "ERROR"} for name in ("medvec", "uvicorn.error")}}
     uvicorn.run(app, host="127.0.0.1", port=port, log_config=quiet, access_log=False)
 
 

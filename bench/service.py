@@ -1,6 +1,6 @@
 """The query service over HTTP against pymilvus asked directly: the same vectors, collection and settings, side by side.
 
-    python -m bench.service [--entities N] [--queries N] [--clients N] [--server milvus|lite] [--json]
+    python -m bench.service [--entities N] [--queries N] [--clients N] [--workers N] [--server milvus|lite]
 
 Both are asked the same question one after the other, in turns, so that what else the machine does falls on both. Vectors are
 384-d in 500 clusters, written to the lake and the index as the stages would leave them, in partitions of 50,000; questions
@@ -48,11 +48,11 @@ START_SECONDS = 180.0
 _EMPTY = {pa.string(): "-", pa.int64(): 0, pa.int32(): 0, pa.list_(pa.string()): []}
 
 
-def measure(entities: int, queries: int, clients: int, server: str) -> dict[str, Any]:
+def measure(entities: int, queries: int, clients: int, workers: int, server: str) -> dict[str, Any]:
     with world.served(server) as (given, _), tempfile.TemporaryDirectory(prefix="medvec-bench-") as folder:
         settings = Settings(home=Path(folder), **given)
         asked = _fill(settings, entities, queries)
-        with bare_client(settings) as client, _service(settings) as port:
+        with bare_client(settings) as client, _service(settings, workers) as port:
             params = planned(entities, DIM).search_params(LIMIT)
 
             def direct(number: int) -> None:
@@ -69,7 +69,14 @@ def measure(entities: int, queries: int, clients: int, server: str) -> dict[str,
                 report = _side_by_side(direct, service, queries, clients)
         report |= _kept(settings, asked[0])
     load = os.getloadavg()[0]
-    return {"server": server, "entities": entities, "queries": queries, **report, "load": round(load, 1)}
+    return {
+        "server": server,
+        "workers": workers,
+        "entities": entities,
+        "queries": queries,
+        **report,
+        "load": round(load, 1),
+    }
 
 
 def _side_by_side(
@@ -89,10 +96,15 @@ def _side_by_side(
         took["direct"].append(between - began)
         took["service"].append(time.perf_counter() - between)
         lake.append(told["explain"]["timings_ms"]["lake"])
+    together: list[int] = []
+
+    def coalesced(number: int) -> None:
+        together.append(service(number)["explain"]["coalesced"])
+
     rates: dict[str, list[float]] = {"direct": [], "service": []}
     numbers = range(queries // 2, queries)
     for part in np.array_split(numbers, 4):
-        for name, ask in (("direct", direct), ("service", service)):
+        for name, ask in (("direct", direct), ("service", coalesced)):
             with ThreadPoolExecutor(clients) as pool:
                 began = time.perf_counter()
                 list(pool.map(ask, part.tolist()))
@@ -110,6 +122,7 @@ def _side_by_side(
         "service_p95_ms": round(p95["service"], 2),
         "lake_p50_ms": round(float(np.median(lake)), 2),
         "clients": clients,
+        "coalesced_mean": round(float(np.mean(together)), 1),
         "direct_per_second": round(rate["direct"], 1),
         "service_per_second": round(rate["service"], 1),
         "service_over_direct": round(rate["service"] / rate["direct"], 3),
@@ -137,13 +150,14 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _service(settings: Settings) -> Iterator[int]:
-    """The service in a process of its own, ready."""
+def _service(settings: Settings, workers: int) -> Iterator[int]:
+    """The service in `workers` processes of its own, ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVEC_")}
     environment |= {"MEDVEC_HOME": str(settings.home), "MEDVEC_API_PORT": str(port)}
+    environment |= {"MEDVEC_API_WORKERS": str(workers)}
     environment |= {"MEDVEC_INDEX_URI": settings.index_uri} if settings.index_uri else {}
     process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -264,10 +278,11 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=1_200)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--server", choices=("lite", "milvus"), default="milvus")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(options.entities, options.queries, options.clients, options.server)
+    result = measure(options.entities, options.queries, options.clients, options.workers, options.server)
     print(json.dumps(result, indent=None if options.json else 2))
 
 

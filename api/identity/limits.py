@@ -17,11 +17,12 @@ import time
 
 from limits import RateLimitItem, parse
 from limits.errors import ConfigurationError, StorageError
-from limits.storage import MemoryStorage, Storage, storage_from_string
+from limits.storage import Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 
 from api.identity.callers import Caller, Refused, unavailable
+from api.identity.windows import Windows
 from resources.errors import ConfigError
 from resources.settings import Settings
 
@@ -42,8 +43,8 @@ class Limits:
         self._cost = _parsed("MEDVEC_API_COST_LIMIT", settings.api_cost_limit)
         self._failures = _parsed("MEDVEC_API_FAILURE_LIMIT", settings.api_failure_limit)
         storage = _storage(settings.api_limits_uri.get_secret_value())
-        self._blocks = not isinstance(storage, MemoryStorage)
-        self._windows = MovingWindowRateLimiter(storage)
+        self._blocks = storage is not None
+        self._windows = MovingWindowRateLimiter(storage) if storage is not None else Windows()
 
     async def request(self, caller: Caller) -> None:
         """Counts one request of `caller`. Refused: 429 if that is one too many."""
@@ -95,7 +96,10 @@ def _parsed(setting: str, limit: str) -> RateLimitItem:
         raise ConfigError(f"{setting} is no limit", remedy="write a number per time, such as 600/minute") from None
 
 
-def _storage(uri: str) -> Storage:
+def _storage(uri: str) -> Storage | None:
+    """Where limits are counted outside of this process; None: in it."""
+    if uri == "memory://":
+        return None
     try:
         storage = storage_from_string(uri, wrap_exceptions=True)
     except ConfigurationError as error:

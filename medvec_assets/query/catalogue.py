@@ -10,25 +10,35 @@ Belongs here: these facts of a dataset. Does not belong here: which datasets may
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.query import small_cells
-from medvec_assets.query.published import Grants, PublishedCohort, PublishedDataset, published_datasets
+from medvec_assets.query.published import (
+    Grants,
+    PublishedCohort,
+    PublishedDataset,
+    live_spaces,
+    published,
+    seen,
+)
 from medvec_assets.stages import embeddings, records
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.due import PartitionState, partition_states
 from medvec_assets.stages.manifest import CHAIN as MANIFEST_CHAIN
-from resources import policy
+from resources import policy, tables
 from resources.audit import ChainKey
 from resources.errors import NotFound
 from resources.settings import Settings
+from resources.tables import TableSpec
 
 if TYPE_CHECKING:
-    from resources.lakehouse import Lakehouse
+    from resources.lakehouse import Lakehouse, Snapshot
 
 Heads = Mapping[ChainKey, Mapping[str, Any]]
 
@@ -74,34 +84,68 @@ class Entry(PublishedDataset):
     counts: Counts
 
 
-def entries(settings: Settings, lake: Lakehouse, grants: Grants = None, now: datetime | None = None) -> list[Entry]:
-    """Every dataset that may be seen here and was granted."""
-    from medvec_assets.catalog import CATALOG
+class Catalogue:
+    """Of one lake. Safe between threads, one of which works out at a time what has changed: 100 ms and more a dataset."""
 
-    specs = {spec.id: spec for spec in CATALOG}
-    ctx = Context(settings, lake, run_id="catalogue")
-    at = now or datetime.now(UTC)
-    return [_entry(ctx, specs[one.id], one, at) for one in published_datasets(settings, lake, grants)]
+    def __init__(self, settings: Settings, lake: Lakehouse) -> None:
+        self._settings, self._lake = settings, lake
+        self._context = Context(settings, lake, run_id="catalogue")
+        self._lock = threading.Lock()
+        self._made: dict[str, _Made] = {}
+
+    def entries(self, grants: Grants = None, now: datetime | None = None) -> list[Entry]:
+        """Every dataset that may be seen here and was granted."""
+        at = now or datetime.now(UTC)
+        with self._lock:
+            made = [self._entry(spec, at) for spec in seen(self._settings, grants)]
+        return [_as_of(at, entry, since) for entry, since in made]
+
+    def entry(self, dataset_id: str, grants: Grants = None) -> Entry:
+        """One of them. Raises NotFound: also for one that exists and may not be seen."""
+        found = self.entries(frozenset({dataset_id}) if grants is None else grants & {dataset_id})
+        if not found:
+            raise NotFound(
+                "there is no dataset of that name that you may see", remedy="ask for one of those in GET /v1/datasets"
+            )
+        return found[0]
+
+    def _entry(self, spec: DatasetSpec, now: datetime) -> tuple[Entry, datetime | None]:
+        """The entry, and since when a partition has been behind. Worked out again after a commit, and each day, as
+        agreements end with one."""
+        day, snapshots = now.date(), [self._lake.snapshot(table) for table in _tables(spec)]
+        known = self._made.get(spec.id)
+        if known is None or known.day != day or not all(map(operator.is_, known.snapshots, snapshots)):
+            live = live_spaces(self._settings, self._lake, frozenset({spec.id}))
+            told = _entry(self._context, spec, published(spec, live, self._settings, self._lake))
+            known = self._made[spec.id] = _Made(day, snapshots, *told)
+        return known.entry, known.behind_since
 
 
-def entry(dataset_id: str, settings: Settings, lake: Lakehouse, grants: Grants = None) -> Entry:
-    """One of them. Raises NotFound: also for one that exists and may not be seen."""
-    seen = frozenset({dataset_id}) if grants is None else grants & {dataset_id}
-    found = entries(settings, lake, seen)
-    if not found:
-        raise NotFound(
-            "there is no dataset of that name that you may see", remedy="ask for one of those in GET /v1/datasets"
-        )
-    return found[0]
+@dataclass(frozen=True)
+class _Made:
+    """An entry, and what it was worked out of: snapshots, which are the same ones until a commit."""
+
+    day: date
+    snapshots: list[Snapshot | None]
+    entry: Entry
+    behind_since: datetime | None
 
 
-def _entry(ctx: Context, spec: DatasetSpec, published: PublishedDataset, now: datetime) -> Entry:
+def _tables(spec: DatasetSpec) -> list[TableSpec]:
+    of_all = [tables.generations, tables.materializations, tables.deid_scores, tables.suppression]
+    of_one = [tables.partitions, tables.quarantine, tables.records]
+    told = [*(table() for table in of_all), *(table(spec.id) for table in of_one)]
+    return [*told, *(tables.embeddings(spec.id, space) for space in spec.spaces)]
+
+
+def _entry(ctx: Context, spec: DatasetSpec, published: PublishedDataset) -> tuple[Entry, datetime | None]:
     heads, states = ctx.audit.latest(spec.id), partition_states(ctx, spec)
     agreement = policy.agreement_of(ctx.settings, spec.terms)
     counts, cohorts = _counts(spec, heads, states), published.cohorts
     if spec.smallest_count > 1:
         counts, cohorts = _without_small(ctx, spec, counts, cohorts)
-    return Entry(
+    freshness, behind_since = _freshness(spec, heads, states)
+    entry = Entry(
         **vars(replace(published, cohorts=cohorts)),
         homepage=spec.homepage,
         access=spec.access,
@@ -110,26 +154,36 @@ def _entry(ctx: Context, spec: DatasetSpec, published: PublishedDataset, now: da
         agreement=AgreementFact(
             spec.residency.agreement, agreement is not None, str(agreement.expires) if agreement else None
         ),
-        freshness=_freshness(spec, heads, states, now),
+        freshness=freshness,
         counts=counts,
     )
+    return entry, behind_since
 
 
-def _freshness(spec: DatasetSpec, heads: Heads, states: list[PartitionState], now: datetime) -> Freshness:
+def _as_of(now: datetime, entry: Entry, behind_since: datetime | None) -> Entry:
+    if behind_since is None:
+        return entry
+    met = now - behind_since <= timedelta(hours=entry.freshness.max_age_hours)
+    return replace(entry, freshness=replace(entry.freshness, met=met))
+
+
+def _freshness(spec: DatasetSpec, heads: Heads, states: list[PartitionState]) -> tuple[Freshness, datetime | None]:
+    """Also since when a partition has been behind, if one is: only then `met` depends on the time."""
     made = {one.partition: heads.get(records.chain_of(one.partition)) for one in states}
     here = [one for one in states if made[one.partition] is not None]
     behind = [one for one in here if one.state != "current"]
     since = [head["finished_at"] for one in behind if (head := made[one.partition]) is not None]
     listed = heads.get(MANIFEST_CHAIN)
-    return Freshness(
+    freshness = Freshness(
         last_materialized_at=max((head["finished_at"] for head in heads.values()), default=None),
         upstream_version=listed["upstream_version"] if listed else None,
         listed_at=listed["finished_at"] if listed else None,
         max_age_hours=spec.freshness.max_age.total_seconds() / 3600,
         partitions=len(here),
         partitions_behind=len(behind),
-        met=all(now - at <= spec.freshness.max_age for at in since) if here else None,
+        met=True if here else None,
     )
+    return freshness, min(since, default=None)
 
 
 def _counts(spec: DatasetSpec, heads: Heads, states: list[PartitionState]) -> Counts:

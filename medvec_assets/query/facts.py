@@ -90,14 +90,18 @@ class Moment:
 
     facts: Facts
     _seen: dict[str, Snapshot | None] = field(default_factory=dict)
+    _upstream: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def look(self, *specs: TableSpec) -> None:
         """Fix the snapshots of these tables, those that are not fixed yet."""
         missing = [spec for spec in specs if spec.path not in self._seen]
+        if not missing:
+            return
         self._seen |= dict(zip((spec.path for spec in missing), self.facts.snapshots(missing), strict=True))
 
     def snapshot(self, spec: TableSpec) -> Snapshot | None:
-        self.look(spec)
+        if spec.path not in self._seen:
+            self.look(spec)
         return self._seen[spec.path]
 
     def live(self, grants: Grants) -> list[LiveSpace]:
@@ -134,10 +138,12 @@ class Moment:
 
     def upstream_version(self, dataset: str, partition: str) -> str:
         """The release of the source that the partition's records were made of; empty if nothing tells."""
-        table = tables.materializations()
-        snapshot = self.snapshot(table)
-        made = self.facts.kept((table.path, dataset), snapshot, lambda: _upstream_versions(snapshot, dataset))
-        return made.get(partition, "")
+        if dataset not in self._upstream:  # asked for each hit
+            table = tables.materializations()
+            snapshot = self.snapshot(table)
+            made = self.facts.kept((table.path, dataset), snapshot, lambda: _upstream_versions(snapshot, dataset))
+            self._upstream[dataset] = made
+        return self._upstream[dataset].get(partition, "")
 
     def state(self, live: Sequence[LiveSpace]) -> str:
         """Equal while the collections of `live` and what they hold are; the same in every process."""

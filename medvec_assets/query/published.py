@@ -177,22 +177,28 @@ def cohorts_of(plan: pl.DataFrame, cohorts: Iterable[str]) -> dict[str, PlannedC
 def published_datasets(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[PublishedDataset]:
     """Every dataset that may be seen here, and was granted, with its live spaces and cohorts."""
     live = live_spaces(settings, lake, grants)
-    return [
-        PublishedDataset(
-            id=spec.id,
-            source=spec.source,
-            title=spec.title,
-            description=spec.description,
-            citation=spec.citation,
-            kind=SYNTHETIC if spec.is_synthetic(settings.sources) else "real",
-            access_tier=spec.access_tier.value,
-            licenses=tuple(sorted(spec.licenses)),
-            spaces=tuple(_published(space, settings) for space in live if space.dataset == spec.id),
-            cohorts=_cohorts(lake, spec.id),
-        )
-        for spec in CATALOG
-        if granted(spec, grants) and visible(spec, settings)
-    ]
+    return [published(spec, live, settings, lake) for spec in seen(settings, grants)]
+
+
+def seen(settings: Settings, grants: Grants) -> list[DatasetSpec]:
+    """The datasets that may be seen here and were granted."""
+    return [spec for spec in CATALOG if granted(spec, grants) and visible(spec, settings)]
+
+
+def published(spec: DatasetSpec, live: Iterable[LiveSpace], settings: Settings, lake: Lakehouse) -> PublishedDataset:
+    """A dataset with its spaces, those of `live`, and its cohorts."""
+    return PublishedDataset(
+        id=spec.id,
+        source=spec.source,
+        title=spec.title,
+        description=spec.description,
+        citation=spec.citation,
+        kind=SYNTHETIC if spec.is_synthetic(settings.sources) else "real",
+        access_tier=spec.access_tier.value,
+        licenses=tuple(sorted(spec.licenses)),
+        spaces=tuple(_published(space, settings) for space in live if space.dataset == spec.id),
+        cohorts=_cohorts(lake, spec.id),
+    )
 
 
 def _published(live: LiveSpace, settings: Settings) -> PublishedSpace:

@@ -17,7 +17,7 @@ from query_world import A1, NOON, R1, Item, World, built_world, copy_of, empty_w
 from api.app import create_app
 from medvec_assets.catalog import dataset
 from medvec_assets.query import catalogue, cohorts
-from medvec_assets.query.catalogue import entries, entry
+from medvec_assets.query.catalogue import Catalogue
 from medvec_assets.query.cohorts import NeighboursRequest, neighbour_counts
 from medvec_assets.query.published import PublishedCohort
 from resources.errors import NotFound, QueryInvalid
@@ -142,20 +142,22 @@ def test_the_catalogue_tells_how_many_and_how_fresh(pipeline: Pipeline, monkeypa
     pipeline.list_source(*[series(str(n), "lung", patient=f"P{n}", what=f"what {n}") for n in range(5)])
     monkeypatch.setattr("medvec_assets.catalog.CATALOG", (pipeline.spec,))
     monkeypatch.setattr("medvec_assets.query.published.CATALOG", (pipeline.spec,))
-    [told] = entries(pipeline.settings, pipeline.lake)
+    catalogue = Catalogue(pipeline.settings, pipeline.lake)  # one for all: what it keeps must not outlive a commit
+    [told] = catalogue.entries()
     assert (told.freshness.met, told.counts.records, told.freshness.last_materialized_at) == (None, 0, None)
     pipeline.run()
-    [told] = entries(pipeline.settings, pipeline.lake)
+    [told] = catalogue.entries()
     assert (told.counts.objects, told.counts.records, told.counts.vectors) == (5, 5, {SPACE: 5})
     assert (told.freshness.partitions, told.freshness.partitions_behind, told.freshness.met) == (1, 0, True)
     assert told.freshness.upstream_version and told.freshness.last_materialized_at is not None
     pipeline.list_source(series("9", "lung", what="new"))
     pipeline.refresh()
-    [told] = entries(pipeline.settings, pipeline.lake)
+    [told] = catalogue.entries()
     assert (told.freshness.partitions_behind, told.freshness.met) == (1, True)  # behind, and not for too long
     late = told.freshness.last_materialized_at + pipeline.spec.freshness.max_age + timedelta(hours=1)  # type: ignore[operator]
-    [told] = entries(pipeline.settings, pipeline.lake, now=late)
+    [told] = catalogue.entries(now=late)
     assert told.freshness.met is False
+    assert catalogue.entries() == Catalogue(pipeline.settings, pipeline.lake).entries()
 
 
 def test_numbers_that_would_tell_a_small_one_are_hidden(crowd: World) -> None:
@@ -177,7 +179,7 @@ def test_numbers_that_would_tell_a_small_one_are_hidden(crowd: World) -> None:
 def test_terms_are_told_and_what_was_not_granted_is_not_there(world: World) -> None:
     agreement = Agreement(id="x", holder="y", datasets=frozenset({"z"}), expires=NOON.date())
     settings = world.settings.model_copy(update={"agreements": (agreement,)})
-    told = entry("tcia_catalog", settings, world.lake)
+    told = Catalogue(settings, world.lake).entry("tcia_catalog")
     assert (told.agreement.needed, told.agreement.on_file, told.residency) == (None, False, "anywhere")
     for name, grants in (
         ("tcia_catalog", frozenset({"tcia_radiology"})),
@@ -185,7 +187,7 @@ def test_terms_are_told_and_what_was_not_granted_is_not_there(world: World) -> N
         ("ukb_brain_mri", frozenset()),
     ):
         with pytest.raises(NotFound) as refused:
-            entry(name, settings, world.lake, grants)
+            Catalogue(settings, world.lake).entry(name, grants)
         assert name not in str(refused.value)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class Question:
     def kind(self) -> str:
         return next(name for name in KINDS if getattr(self, name) is not None)
 
+    @cached_property
     def canonical(self) -> dict[str, Any]:
         value = getattr(self, self.kind)
         if isinstance(value, Upload):
@@ -116,7 +118,7 @@ class SearchRequest:
     def canonical(self, *, paging: bool = True) -> str:
         """The request as one line of JSON, equal for equal requests; without `paging` also for all pages of an answer."""
         told: dict[str, Any] = {
-            "questions": [one.canonical() for one in self.questions],
+            "questions": [one.canonical for one in self.questions],
             "datasets": sorted(set(self.datasets)),
             "space": self.space,
             "cohorts": sorted(set(self.cohorts)),
