@@ -3,14 +3,16 @@
 Belongs here: the loop, its messages, and what the process is denied. Does not belong here: starting and ending it, reading
 and landing (pieces).
 
-    in   (modality, pseudonyms), then pieces; after a question its answer: bytes, a payload_uri, or an ObjectRejected
-    out  ("read", uri), ("land", bytes), ("made", (records, rejected)), ("failed", error)
+    in   (modality, pseudonyms), then pieces; after a question its answer: a payload_uri, an ObjectRejected, or a number
+         of bytes and then these
+    out  ("read", uri), ("land", number of bytes) and then these, ("made", (records, rejected)), ("failed", error)
 
 It can write no file and leaves no core: what it holds are identifiers. When the pipe ends, whoever asked is gone.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import traceback
@@ -32,8 +34,8 @@ def main() -> None:
 
 def serve(pipe: Connection[Any, Any]) -> None:
     name, pseudonyms = pipe.recv()
-    form, read = modality(name), partial(_asked, pipe, "read")
-    lands = {"land": partial(_asked, pipe, "land")} if isinstance(form, PayloadModality) else {}
+    form, read = modality(name), partial(_read, pipe)
+    lands = {"land": partial(_land, pipe)} if isinstance(form, PayloadModality) else {}
     while True:
         piece = pipe.recv()
         try:
@@ -44,12 +46,38 @@ def serve(pipe: Connection[Any, Any]) -> None:
         pipe.send(answer)
 
 
-def _asked(pipe: Connection[Any, Any], what: str, value: str | bytes) -> Any:
-    pipe.send((what, value))
+def _read(pipe: Connection[Any, Any], uri: str) -> bytes:
+    pipe.send(("read", uri))
     answer = pipe.recv()
     if isinstance(answer, ObjectRejected):
         raise answer
-    return answer
+    return received(pipe, answer)
+
+
+def _land(pipe: Connection[Any, Any], data: bytes) -> str:
+    pipe.send(("land", len(data)))
+    send(pipe, data)
+    uri: str = pipe.recv()
+    return uri
+
+
+def send(pipe: Connection[Any, Any], data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def received(pipe: Connection[Any, Any], size: int) -> bytes:
+    """The next `size` bytes, in an eighth of the time that `Connection.recv` takes: it makes room for all of them anew at
+    each read (0.5 ms for 4 MB, and 4)."""
+    data, filled = bytearray(size), 0
+    with memoryview(data) as room:
+        while filled < size:
+            count = os.readv(pipe.fileno(), [room[filled:]])
+            if not count:
+                raise EOFError
+            filled += count
+    return bytes(data)
 
 
 if __name__ == "__main__":

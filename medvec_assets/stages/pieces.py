@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ import polars as pl
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities import LandPayload, PayloadModality, ReadObject, Rejected, modality
+from medvec_assets.stages import piece_process
 from resources.errors import ObjectRejected, StorageError
 
 PROGRAM = "medvec_assets.stages.piece_process"
@@ -131,26 +133,42 @@ class _Process:
             if what == "failed":
                 raise value
             try:
-                self._send(read(value) if what == "read" else land(value))
-            except ObjectRejected as refusal:
-                self._send(refusal)
+                if what == "read":
+                    self._answer(read, value)
+                else:
+                    with self._named_end():
+                        data = piece_process.received(self._pipe, value)
+                    self._send(land(data))
             except BaseException:
                 self.end()  # it waits for an answer: the next piece would be taken for one
                 raise
+
+    def _answer(self, read: ReadObject, uri: str) -> None:
+        try:
+            data = read(uri)
+        except ObjectRejected as refusal:
+            self._send(refusal)
+            return
+        self._send(len(data))
+        with self._named_end():
+            piece_process.send(self._pipe, data)
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
 
     def _send(self, value: Any) -> None:
-        try:
+        with self._named_end():
             self._pipe.send(value)
-        except OSError:
-            raise self._ended() from None
 
     def _received(self) -> Any:
-        try:
+        with self._named_end():
             return self._pipe.recv()
+
+    @contextmanager
+    def _named_end(self) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, OSError):
             raise self._ended() from None
 

@@ -278,7 +278,7 @@ def test_the_stage_gives_the_same_with_one_worker_and_with_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[subprocess.Popen[bytes]]
 ) -> None:
     spec = dataset("geo_expression")
-    monkeypatch.setattr(modality(spec.modality), "piece_objects", 3)
+    monkeypatch.setattr(modality(spec.modality), "piece_objects", 3)  # of a modality without pieces: light to start
     monkeypatch.setattr(pieces, "PIECES_EACH", 1)
     found = []
     for workers in (1, 2):
