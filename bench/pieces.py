@@ -19,6 +19,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,6 @@ MODALITIES = {
     "notes": "notes",
     "expression": "expression",
 }
-SECOND = " again"  # of the URIs of the lot that is measured
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -76,28 +77,6 @@ def by_one(form: Any, rows: pl.DataFrame, read: Callable[[str], bytes], size: in
     return time.perf_counter() - clock, time.process_time() - processor
 
 
-def by_two(name: str, rows: pl.DataFrame, read: Callable[[str], bytes], size: int) -> tuple[float, float, float]:
-    """Clock seconds, processor seconds of all processes, and of this one, for `rows` after a first lot of as many."""
-    first, second = rows, rows.with_columns(uri=pl.col("uri") + SECOND)
-    lots = [*pieces.cut(first, size), *pieces.cut(second, size)]
-    marks: list[tuple[float, float, float]] = []
-    pids, is_warm = _children(), threading.Event()
-
-    def gated(uri: str) -> bytes:
-        if uri.endswith(SECOND):
-            is_warm.wait()
-        return read(uri.removesuffix(SECOND))
-
-    for number, (_, (_, rejected)) in enumerate(pieces.side_by_side(name, iter(lots), gated, KEYS, landed, 2), 1):
-        assert not rejected, rejected[0].code
-        if number in (len(lots) // 2, len(lots)):
-            workers = sum(map(_seconds, _children() - pids))
-            marks.append((time.perf_counter(), workers, time.process_time()))
-            is_warm.set()
-    clock, workers, own = (after - before for before, after in zip(*marks, strict=True))
-    return clock, workers + own, own
-
-
 def _children() -> set[str]:
     return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
@@ -111,19 +90,34 @@ def measured(kind: str, rounds: int) -> dict[str, Any]:
     data, name = objects_of(kind), MODALITIES[kind]
     form, rows = modality(name), listed(len(data))
     size = max(1, min(form.piece_objects, len(data) // 8))
+    gates = [threading.Event() for _ in range(rounds + 1)]  # the first lot warms up; while `one` is at work, `two` wait
+    lots = [
+        list(pieces.cut(rows.with_columns(uri=pl.format("{}.{}", "uri", pl.lit(lot))), size))
+        for lot in range(rounds + 1)
+    ]
 
-    def read(uri: str) -> bytes:
-        return data[int(uri)]
+    def gated(uri: str) -> bytes:
+        number, lot = uri.split(".")
+        gates[int(lot)].wait()
+        return data[int(number)]
 
-    by_one(form, rows, read, size)  # imports
-    one, two = [], []
-    for number in range(rounds):
-        sides = [
-            lambda: one.append(by_one(form, rows, read, size)),
-            lambda: two.append(by_two(name, rows, read, size)),
-        ]
-        for side in sides if number % 2 else sides[::-1]:
-            side()
+    one: list[tuple[float, float]] = []
+    two: list[tuple[float, float, float]] = []
+    others, began = _children(), (0.0, 0.0, 0.0)
+    by_one(form, rows, lambda uri: data[int(uri)], size)  # imports
+    gates[0].set()
+    with closing(pieces.side_by_side(name, chain(*lots), gated, KEYS, landed, 2)) as made:
+        for number, (_, (_, rejected)) in enumerate(made, 1):
+            assert not rejected, rejected[0].code
+            lot, left = divmod(number, len(lots[0]))
+            if left:
+                continue
+            if lot > 1:
+                two.append(_since(began, others))
+            if lot <= rounds:
+                one.append(by_one(form, rows, lambda uri: data[int(uri)], size))
+                began = _since((0, 0, 0), others)
+                gates[lot].set()
     clock, processor = (statistics.median(found[at] for found in one) for at in (0, 1))
     clocks, processors, own = (statistics.median(found[at] for found in two) for at in (0, 1, 2))
     return {
@@ -135,6 +129,13 @@ def measured(kind: str, rounds: int) -> dict[str, Any]:
         "cpu": round(processors / processor, 2),
         "parent": round(own / processors, 3),
     }
+
+
+def _since(began: tuple[float, float, float], others: set[str]) -> tuple[float, float, float]:
+    """Clock seconds, processor seconds of all processes but `others`, and of this one."""
+    own = time.process_time()
+    now = time.perf_counter(), own + sum(map(_seconds, _children() - others)), own
+    return now[0] - began[0], now[1] - began[1], now[2] - began[2]
 
 
 def main() -> None:
