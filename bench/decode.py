@@ -1,6 +1,6 @@
 """Does decoding scale over cores: images through the embeddings stage's own windows and decode workers, with no model behind.
 
-    python -m bench.decode [--rounds N] [--json]
+    python -m bench.decode [--rounds N] [--json]       (of the records stage: python -m bench.pieces)
 
 One worker, two workers of one process (threads, as the stage has them), and two processes of one worker each, in turn. The
 rates are by the clock, and ask for an idle machine: on one that others use, two get little more than one. `cpu` is processor

@@ -24,6 +24,8 @@ Does not belong here: how an error is shown (the CLI and the API do that), or re
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MedvecError(Exception):
     """Base of all intended failures. `str(error)` is the message followed by the remedy."""
@@ -41,6 +43,15 @@ class MedvecError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code}] What to do: {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self.args, self.__dict__)  # an exception's own way leaves the keywords out
+
+
+def _unpickled(kind: type[MedvecError], args: tuple[Any, ...], facts: dict[str, Any]) -> MedvecError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(MedvecError):

@@ -61,6 +61,9 @@ class Modality(Protocol):
     deid_profile: str
     input_versions: dict[str, str]
     """space -> preprocessing version: part of every fingerprint of that space."""
+    piece_objects: int
+    """Objects of which a process of its own may make records at a time, about a second of work; then nothing in `records`
+    depends on objects of another record_ref. 0: it makes many at once with threads of its own, in this process."""
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

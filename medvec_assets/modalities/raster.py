@@ -73,6 +73,7 @@ class Raster(OneObject):
     version = "raster-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
+    piece_objects = 64
     payload_media_type = "image/png"
     kind = "image"
 

@@ -92,6 +92,7 @@ class SeriesDescriptor:
     version = "series-descriptor-1"
     deid_profile = "open-catalogue-1"
     input_versions = {"text": "descriptor-1"}  # noqa: RUF012  (the protocol's attribute)
+    piece_objects = 0
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

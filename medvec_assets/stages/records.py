@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec, Withdrawal
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.json_columns import with_mark
 from medvec_assets.modalities import OPEN, RECORD_FRAME, Modality, PayloadModality, ReadObject, Rejected, modality
-from medvec_assets.stages import payloads, quarantine
+from medvec_assets.stages import payloads, pieces, quarantine
 from medvec_assets.stages.context import Context, Outcome, is_ahead
 from medvec_assets.stages.payloads import Payloads
 from resources import tables
@@ -32,7 +33,7 @@ from resources.lakehouse import Snapshot
 from resources.vector_index.types import MAX_BYTES
 
 ASSET = "records"
-CHUNK_OBJECTS = 4_096  # per call of a modality; a series is never cut
+BATCH_RECORDS = 4_096  # of the spool and of a commit, however small the pieces are that records are made in
 MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; larger is refused before it is read
 CHECKED_ON_READ = ("sha256", "md5")  # checksum kinds that are the digest of an object's bytes
 _INDEXED = ("record_id", "modality")  # what a modality writes and an index entity repeats
@@ -161,23 +162,31 @@ def _spool_records(
     ctx: Context, spec: DatasetSpec, partition: str, objects: pl.DataFrame, spool: Path
 ) -> list[Rejected]:
     form, landed = modality(spec.modality), Payloads(ctx.lake.root, spec.id)
-    make = partial(form.records, land=landed.land) if isinstance(form, PayloadModality) else form.records
     allowed, rejected = _by_rule(ctx, spec, objects)
-    read = verified_reader(ctx, spec, allowed)
-    with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
-        done = 0
-        for chunk in _whole_records(allowed):
-            frame, refused = make(chunk, read, ctx.pseudonyms(spec))
-            _check_counts(spec, form, partition, chunk, frame, refused)
+    read, workers = verified_reader(ctx, spec, allowed), ctx.settings.decode_threads
+    made = pieces.records(spec.modality, allowed, read, ctx.pseudonyms(spec), landed.land, workers)
+    with closing(made), pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, tables.RECORDS) as writer:
+        done, held = 0, list[pa.Table]()
+        for piece, (frame, refused) in made:
+            _check_counts(spec, form, partition, piece, frame, refused)
             _check_landed(spec, form, landed, frame)
             if ctx.is_synthetic(spec):
                 frame = frame.with_columns(with_mark(frame["attributes"], SYNTHETIC))
             frame, too_long = _without_too_long(frame)
             rejected.extend([*refused, *too_long])
-            writer.write_table(_as_table(frame, partition))
-            done += chunk.height
+            held.append(_as_table(frame, partition))
+            if sum(map(len, held)) >= BATCH_RECORDS:
+                _write(writer, held)
+            done += piece.height
             ctx.progress(f"{spec.id} {partition} records", done, allowed.height)
+        _write(writer, held)
     return rejected
+
+
+def _write(writer: pa.ipc.RecordBatchFileWriter, held: list[pa.Table]) -> None:
+    if held:
+        writer.write_table(pa.concat_tables(held).combine_chunks())
+        held.clear()
 
 
 def _without_too_long(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejected]]:
@@ -224,18 +233,6 @@ def _suppressed_digest(ctx: Context, spec: DatasetSpec) -> str:
     return fingerprints.set_digest(frozenset(rows["subject_key"]) if rows is not None else ())
 
 
-def _whole_records(objects: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Chunks of about CHUNK_OBJECTS rows that never cut a record (rows are sorted by record_ref)."""
-    refs = objects["record_ref"]
-    start = 0
-    while start < objects.height:
-        end = min(start + CHUNK_OBJECTS, objects.height)
-        while end < objects.height and refs[end] == refs[end - 1]:
-            end += 1
-        yield objects.slice(start, end - start)
-        start = end
-
-
 def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
     """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
     connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id)
@@ -270,13 +267,13 @@ def reader(ctx: Context, spec: DatasetSpec, partition: str) -> ReadObject:
 
 
 def _check_counts(
-    spec: DatasetSpec, form: Modality, partition: str, chunk: pl.DataFrame, frame: pl.DataFrame, refused: list[Rejected]
+    spec: DatasetSpec, form: Modality, partition: str, piece: pl.DataFrame, frame: pl.DataFrame, refused: list[Rejected]
 ) -> None:
     kept = int(frame["object_ids"].list.len().sum()) if frame.height else 0
-    if kept + len(refused) != chunk.height:
+    if kept + len(refused) != piece.height:
         raise SourceError(
             f"modality {spec.modality} ({form.version}) lost objects in {spec.id}/{partition}: "
-            f"{chunk.height} in, {kept} kept, {len(refused)} refused",
+            f"{piece.height} in, {kept} kept, {len(refused)} refused",
             remedy="this is a defect of the modality: report it; nothing was committed",
         )
 
@@ -315,8 +312,8 @@ def land_again(ctx: Context, spec: DatasetSpec, partition: str, record_ids: Coll
     names = silver.read(["object_ids"], here & chosen)["object_ids"].explode()
     objects = manifest.read(where=here & pc.field("object_id").isin(names.to_list()))
     read, landed = verified_reader(ctx, spec, objects), Payloads(ctx.lake.root, spec.id)
-    for chunk in _whole_records(objects.sort("record_ref", "object_id")):
-        form.records(chunk, read, ctx.pseudonyms(spec), landed.land)
+    for piece in pieces.cut(objects.sort("record_ref", "object_id"), pieces.BULK_OBJECTS):
+        form.records(piece, read, ctx.pseudonyms(spec), landed.land)
 
 
 def _as_table(frame: pl.DataFrame, partition: str) -> pa.Table:

@@ -21,6 +21,7 @@ class BytesModality:
         self.version = "bytes-1"
         self.deid_profile = "none-1"
         self.input_versions = {"text": "plain-1"}
+        self.piece_objects = 0
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

@@ -23,7 +23,7 @@ from helpers.tiny_source import MemoryConnector
 from medvec_assets.catalog.spec import AccessTier, Withdrawal
 from medvec_assets.modalities import modality
 from medvec_assets.query.rows import source_uri
-from medvec_assets.stages import payloads, records
+from medvec_assets.stages import payloads, pieces
 from medvec_assets.stages.payloads import DAMAGED, GRACE, Payloads
 from resources.errors import ObjectRejected, SourceError
 from resources.object_store import ObjectStore
@@ -330,7 +330,7 @@ def test_the_kills_above_are_at_every_write(closed: Pipeline) -> None:
 
 def test_a_partitions_payloads_are_not_held_in_memory(closed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is in the lake before the next object is read."""
-    monkeypatch.setattr(records, "CHUNK_OBJECTS", 1)
+    monkeypatch.setattr(pieces, "BULK_OBJECTS", 1)
     publish(closed, "v1", a="CT a", b="CT b")
     closed.refresh()
     seen: list[int] = []

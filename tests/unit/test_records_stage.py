@@ -17,7 +17,7 @@ from helpers.tiny_source import series
 
 from medvec_assets.catalog.spec import Residency
 from medvec_assets.modalities import Rejected, modality
-from medvec_assets.stages import records
+from medvec_assets.stages import pieces, records
 from resources import tables
 from resources.errors import CommitConflict, NotFound, PolicyRefused, SourceError, StorageError
 from resources.lakehouse import Lakehouse
@@ -60,7 +60,7 @@ def test_every_object_is_in_a_record_or_in_quarantine(files: Pipeline) -> None:
 
 
 def test_a_record_is_never_cut_between_two_chunks(files: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK_OBJECTS", 2)
+    monkeypatch.setattr(pieces, "BULK_OBJECTS", 2)
     assert files.connector is not None
     for number in range(7):
         files.connector.add(f"i{number}", b"CT %d" % number, record_ref=f"series-{number // 3}", subject_ref="S")

@@ -53,6 +53,7 @@ class Ehr:
     version = "ehr-2"
     deid_profile = "ehr-tables-2"
     input_versions: dict[str, str] = {"codes": INPUT_VERSION, "text": "titles-1"}  # noqa: RUF012  (the protocol's attribute)
+    piece_objects = 0
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

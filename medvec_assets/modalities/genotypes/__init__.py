@@ -43,6 +43,7 @@ class Genotypes:
     version = "genotypes-1"
     deid_profile = "open-genotypes-1"
     input_versions: dict[str, str] = {"genotype": f"dosage-1-{NAME}"}  # noqa: RUF012  (the protocol's attribute is a dict)
+    piece_objects = 0
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

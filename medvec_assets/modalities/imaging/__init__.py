@@ -45,6 +45,7 @@ class Imaging:
     version = "imaging-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
+    piece_objects = 64
     payload_media_type = "application/dicom"  # the de-identified copy of the representative instance
 
     def records(

@@ -40,6 +40,7 @@ class OneObject(ABC):
     version: str
     deid_profile: str
     input_versions: dict[str, str]
+    piece_objects: int
     payload_media_type: str
     kind: str
     """What a record is, a term of its own kind of pseudonym: `image`, `volume`."""

@@ -38,6 +38,7 @@ class VolumeModality(OneObject):
     version = "volume-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
+    piece_objects = 0
     payload_media_type = "application/gzip"
     kind = "volume"
 
