@@ -34,6 +34,14 @@ NO_VECTOR = "0" * 32
 OF_NO_DATASET = {"/openapi.json", "/metrics", "/livez", "/readyz"}
 
 SEARCH, IMAGE, REPLAY, COUNTS = "/v1/search", "/v1/search/image", "/v1/replay", "/v1/cohorts/neighbours"
+MCP = "/mcp"
+
+
+def tool(name: str, **arguments: Any) -> dict[str, Any]:
+    """A call of the protocol for assistants."""
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+
+
 # Route, what is sent of a hidden dataset, and what of one that does not exist. The answers differ in these words only.
 APART: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (SEARCH, {"text": "x", "datasets": [HIDDEN]}, {"text": "x", "datasets": [NOWHERE]}),
@@ -56,6 +64,10 @@ APART: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (f"/v1/hits/{R1.vector_id}/members", {"after": "a", "limit": 1}, {"after": "a", "limit": 1}),
     *((f"/v1/lineage/{R1.vector_id}", {"format": form}, {"format": form}) for form in Form),
     (f"/v1/datasets/{HIDDEN}", {}, {}),
+    (f"/v1/datasets/{HIDDEN}/map", {"space": "image"}, {"space": "image"}),
+    (f"/v1/thumbnails/{R1.vector_id}", {}, {}),
+    (MCP, tool("search", text="x", datasets=[HIDDEN]), tool("search", text="x", datasets=[NOWHERE])),
+    (MCP, tool("lineage", vector_id=R1.vector_id), tool("lineage", vector_id=NO_VECTOR)),
     (REPLAY, {"text": "x", "as_of": {f"{HIDDEN}/image": 1}}, {"text": "x", "as_of": {f"{NOWHERE}/image": 1}}),
     (REPLAY, {"vector_id": R1.vector_id, "as_of": "{now}"}, {"vector_id": NO_VECTOR, "as_of": "{now}"}),
     (REPLAY, {"text": "x", "cohorts": [R1.cohort], "as_of": "{now}"}, {"text": "x", "cohorts": ["moon"], "as_of": "{now}"}),
@@ -79,6 +91,9 @@ SEEN: list[tuple[str, dict[str, Any]]] = [
     *((f"/v1/lineage/{A1.vector_id}", {"format": form}) for form in Form),
     ("/v1/datasets", {}),
     (f"/v1/datasets/{GRANTED}", {}),
+    (f"/v1/datasets/{GRANTED}/map", {"space": "text"}),
+    (MCP, tool("search", text="x")),
+    (MCP, tool("datasets")),
     (REPLAY, {"text": "x", "as_of": "{now}"}),
     (COUNTS, {"dataset": GRANTED, "cohort": "lung", "top_k": 2}),
 ]
@@ -140,7 +155,9 @@ def ask(at: Desk, key: str, path: str, sent: dict[str, Any]) -> Any:
     headers = {"Authorization": f"Bearer {key}"}
     if path == IMAGE:
         return at.client.post(path, content=png(), params=sent, headers=headers | {"Content-Type": PNG})
-    if path in (SEARCH, REPLAY, COUNTS):
+    if path == MCP:
+        headers |= {"Accept": "application/json, text/event-stream"}
+    if path in (SEARCH, REPLAY, COUNTS, MCP):
         return at.client.post(path, json=sent, headers=headers)
     return at.client.get(path, params=sent, headers=headers)
 
