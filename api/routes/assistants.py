@@ -7,7 +7,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.auth import Guarded, Reader
-from api.problems import responses
 
 router = APIRouter(tags=["assistants"], route_class=Guarded)
 
@@ -23,7 +22,7 @@ class _Handed(Response):
         await self._request.state.assistants.handle_request(scope, receive, send)
 
 
-@router.post("/mcp", response_class=Response, responses=responses(401, 403, 413, 422, 429, 503))
+@router.post("/mcp", include_in_schema=False)  # the protocol describes itself: initialize, tools/list
 async def assistants(reader: Reader, request: Request) -> Response:
     """One JSON-RPC message of the Model Context Protocol (streamable HTTP, no session): tools search, more_like_this,
     lineage, datasets."""

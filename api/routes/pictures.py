@@ -10,7 +10,7 @@ from api.access import Looking
 from api.auth import Guarded, Reader, Serving
 from api.models.lineage import VectorId
 from api.models.pictures import MapAnswer
-from api.problems import responses
+from api.problems import GUARDED, responses
 from medvec_assets.query.maps import space_map
 from medvec_assets.query.thumbnails import thumbnail
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["pictures"], route_class=Guarded)
 Space = Annotated[str, Query(min_length=1, max_length=64, examples=["text"])]
 
 
-@router.get("/datasets/{dataset_id}/map", responses=responses(401, 403, 404, 422, 429, 503))
+@router.get("/datasets/{dataset_id}/map", responses=responses(*GUARDED, 404))
 def map_of(reader: Reader, service: Serving, looking: Looking, dataset_id: str, space: Space) -> MapAnswer:
     """A sample of the space's vectors in two dimensions, to browse."""
     looking.question = f"map of {dataset_id}/{space}"
@@ -31,7 +31,7 @@ def map_of(reader: Reader, service: Serving, looking: Looking, dataset_id: str, 
 @router.get(
     "/thumbnails/{vector_id}",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}, **responses(401, 403, 404, 422, 429, 503)},
+    responses={200: {"content": {"image/png": {}}}, **responses(*GUARDED, 404)},
 )
 def thumbnail_of(reader: Reader, service: Serving, looking: Looking, vector_id: VectorId) -> Response:
     """What the encoder saw of an image, as a PNG of 224 pixels a side."""

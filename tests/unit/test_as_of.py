@@ -116,7 +116,7 @@ def test_once_its_files_are_deleted_a_version_is_refused(world: World) -> None:
 def test_a_version_that_is_not_there_yet_and_a_foreign_space_are_not_found(built: World) -> None:
     with pytest.raises(NotFound, match="has no version"):
         asked(built, newest(built) + 1)
-    for name, error in (("tcia_catalog/image", NotFound), ("nothing/text", ConfigError)):
+    for name, error in (("tcia_catalog/image", NotFound), ("nothing/text", NotFound)):
         with pytest.raises(error):
             replay(PastRequest(as_of={name: 0}, vector=A1.vector), built.settings, built.lake)
     request = PastRequest(as_of={NAME: 0}, vector=A1.vector)

@@ -36,7 +36,7 @@ OWNERS = {
     "milvus_lite": ("resources/vector_index/",),
     "obstore": ("resources/object_store.py",),
     "boto3": ("resources/s3_probe.py",),
-    "httpx": ("resources/http_source.py",),
+    "httpx": ("resources/http_source.py", "api/client.py"),
 }
 # The second floor loads for Dagster and the CLI; the first must stay light, for every process imports it.
 HEAVY = {"torch", "monai", "pymilvus", "matplotlib", "transformers", "spacy", "presidio_analyzer", "nibabel", "pysam"}
