@@ -50,7 +50,7 @@ def serve(settings: Settings) -> int:
         with open_index(settings), _started(commands, environment) as children:
             print(f"Dagster UI     http://{DAGSTER_HOST}:{settings.dagster_port}", file=sys.stderr)
             scheme = "https" if settings.api_tls_cert else "http"
-            print(f"query service  {scheme}://{settings.api_host}:{settings.api_port}/v1/datasets", file=sys.stderr)
+            print(f"query service  {scheme}://{settings.api_host}:{settings.api_port}/", file=sys.stderr)
             key = settings.home / "keys" / "api.key" if settings.api_is_local else "of `medvec keys create`"
             print(f"API key        {key}", file=sys.stderr)
             return _wait(children)
