@@ -172,11 +172,12 @@ def measured(kind: str, rounds: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="decode with one worker and with two")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--json", action="store_true")
+def told(what: str, kinds: Sequence[str], measured: Callable[[str, int], dict[str, Any]], rounds: int) -> None:
+    """The command line of a bench that measures one kind after the other in so many rounds: prints JSON."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--kinds", nargs="+", default=list(kinds), choices=list(kinds))
+    parser.add_argument("--json", action="store_true", help="on one line")
     options = parser.parse_args()
     found = {kind: measured(kind, options.rounds) for kind in options.kinds}
     result = {"cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1), "kinds": found}
@@ -184,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told("decode with one worker and with two", list(KINDS), measured, rounds=9)

@@ -12,7 +12,6 @@ payloads are made), notes those of bench.note_texts, expression tables those of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -138,16 +137,5 @@ def _since(began: tuple[float, float, float], others: set[str]) -> tuple[float, 
     return now[0] - began[0], now[1] - began[1], now[2] - began[2]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="records by one process and by two")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kinds", nargs="+", default=list(MODALITIES), choices=list(MODALITIES))
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    found = {kind: measured(kind, options.rounds) for kind in options.kinds}
-    result = {"cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1), "kinds": found}
-    print(json.dumps(result, indent=None if options.json else 2))
-
-
 if __name__ == "__main__":
-    main()
+    decode.told("records by one process and by two", list(MODALITIES), measured, rounds=5)

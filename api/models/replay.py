@@ -8,11 +8,12 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.models import NUMBER, Answer, exactly_one
+from api.models.search import Name, Text, Vector
 from medvec_assets.query.as_of import QUESTIONS, PastRequest
+from medvec_assets.query.search import MAX_LIMIT
 
-MAX_LIMIT, MAX_TEXT_CHARS, MAX_DIM, MAX_SPACES = 1_000, 8_192, 16_384, 20
+MAX_SPACES = 20
 
-Name = Annotated[str, Field(min_length=1, max_length=255)]
 Space = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,127}/[a-z0-9_]{1,127}$")]
 Version = Annotated[int, Field(strict=False, ge=0, lt=2**53), NUMBER]
 
@@ -38,14 +39,9 @@ class ReplayBody(BaseModel):
         description="dataset/space -> Delta version, all of one space",
         json_schema_extra={"additionalProperties": False},
     )
-    text: (
-        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
-        | None
-    ) = None
+    text: Text | None = None
     vector_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
-    vector: (
-        Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIM)] | None
-    ) = None
+    vector: Vector | None = None
     encoder: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,60}@[0-9]{1,6}$")] | None = Field(
         default=None, description="the hits' encoder, where readers see another one today", examples=["minilm@1"]
     )

@@ -12,7 +12,7 @@ Belongs here: what an old version answers. Does not belong here: scores (exact),
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from medvec_assets.catalog.spec import AccessTier, DatasetSpec
 from medvec_assets.query.exact import CONTENT, nearest_contents
 from medvec_assets.query.published import Grants, dataset_of, live_spaces, require_visible, visible
 from medvec_assets.query.rows import find_records, one_of, source_uri, subjects_of
+from medvec_assets.query.search.ranking import SCORE_DIGITS
+from medvec_assets.query.search.vectors import unit
 from resources import encoders, tables
 from resources.errors import NotFound, QueryInvalid, StorageError, VersionGone
 from resources.settings import Settings
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from resources.lakehouse import Lakehouse, Snapshot
 
-SCORE_DIGITS = 6  # as search rounds
 QUESTIONS = ("text", "vector_id", "vector")
 _ROW = (*CONTENT, "vector_id", "record_id", "cohort", "encoder", "weights_digest", "attributes")
 
@@ -90,12 +91,6 @@ class PastAnswer:
     subjects: frozenset[str] = field(repr=False)
 
 
-def versions_of(lake: Lakehouse, spaces: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """dataset/space -> the Delta version that its embeddings have now: what an answer names, to be replayed later."""
-    found = {f"{name}/{space}": lake.snapshot(tables.embeddings(name, space)) for name, space in spaces}
-    return {name: snapshot.version for name, snapshot in found.items() if snapshot is not None}
-
-
 def replay(asked: PastRequest, settings: Settings, lake: Lakehouse, grants: Grants = None) -> PastAnswer:
     """Raises NotFound for what is not there or was not granted, VersionGone for what was deleted since, QueryInvalid and
     PolicyRefused as search does."""
@@ -132,9 +127,12 @@ class _Past:
     cohorts: tuple[str, ...]
 
     @property
+    def everywhere(self) -> pc.Expression:
+        return (pc.field("space_version") == self.encoder) & one_of("access_tier", self.tiers)
+
+    @property
     def where(self) -> pc.Expression:
-        own = (pc.field("space_version") == self.encoder) & one_of("access_tier", self.tiers)
-        return own & one_of("cohort", self.cohorts) if self.cohorts else own
+        return self.everywhere & one_of("cohort", self.cohorts) if self.cohorts else self.everywhere
 
 
 def _past(name: str, version: int, asked: PastRequest, settings: Settings, lake: Lakehouse, grants: Grants) -> _Past:
@@ -192,26 +190,19 @@ def _query(
     """The query vector at unit norm, and the row it is of, where it is a stored one."""
     if asked.vector_id is not None:
         for past in pasts:
-            where = past.where if not past.cohorts else _everywhere(past)
             with _gone(past.spec, past.space, past.gold.version):
-                rows = past.gold.read([*_ROW, "vector"], where & (pc.field("vector_id") == asked.vector_id)).to_dicts()
+                rows = past.gold.read(
+                    [*_ROW, "vector"], past.everywhere & (pc.field("vector_id") == asked.vector_id)
+                ).to_dicts()
             if rows:
                 return np.asarray(rows[0]["vector"], np.float32), rows[0]
         raise NotFound("no such vector stood in these versions", remedy="give the vector_id of a hit of that answer")
     if asked.vector is not None:
-        vector = np.asarray(asked.vector, np.float64)
-        largest = np.abs(vector).max(initial=0.0)
-        if vector.ndim != 1 or not np.isfinite(largest) or largest == 0:
-            raise QueryInvalid("the vector has no direction", remedy="give finite numbers, not all of them zero")
-        return np.asarray(vector / largest / np.linalg.norm(vector / largest), np.float32), None
+        return unit(asked.vector), None
     card = encoders.card(pasts[0].encoder, settings)
     if card.input_kind != "text":
         raise QueryInvalid(f"space {pasts[0].space} cannot be asked by text", remedy="give a vector or a vector_id")
     return np.asarray(encoders.load(card.ref, settings).encode([asked.text])[0], np.float32), None
-
-
-def _everywhere(past: _Past) -> pc.Expression:
-    return (pc.field("space_version") == past.encoder) & one_of("access_tier", past.tiers)
 
 
 def _nearest(

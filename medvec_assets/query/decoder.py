@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import numpy as np
 
 from medvec_assets.query.decoder_process import READY, refused
 from medvec_assets.query.search.question import Upload
 from medvec_assets.query.uploads import INPUT_SHAPE
+from resources import child_process
 from resources.errors import Busy, ObjectRejected
 from resources.settings import Settings
 
@@ -120,16 +119,13 @@ class Decoder:
                 _end(process)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        # MEDVEC_* holds tokens and keys: not handed on.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVEC_")}
-        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
         process = subprocess.Popen(
             [sys.executable, "-P", "-B", "-m", self._program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=environment,
+            env=child_process.environment(),
         )
         assert process.stdout is not None
         timer = threading.Timer(START_SECONDS, process.kill)

@@ -19,6 +19,7 @@ import sys
 from typing import BinaryIO
 
 from medvec_assets.query import uploads
+from resources.child_process import deny_files
 from resources.errors import ObjectRejected
 
 READY = b"ready\n"
@@ -30,8 +31,7 @@ def main() -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     _load()
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-        resource.setrlimit(limit, (0, 0))
+    deny_files()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     serve(sys.stdin.buffer, out)
 

@@ -100,7 +100,7 @@ def _shown(rows: pl.DataFrame, spec: DatasetSpec, settings: Settings, lake: Lake
 def _block(rows: pl.DataFrame) -> NDArray[np.float32]:
     if rows.is_empty():
         return np.empty((0, 1), np.float32)
-    return np.stack(rows["vector"].to_list()).astype(np.float32)
+    return rows["vector"].explode().to_numpy().astype(np.float32, copy=False).reshape(rows.height, -1)
 
 
 def principal_axes(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -13,7 +13,6 @@ It can write no file and leaves no core: what it holds are identifiers. When the
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import traceback
 from contextlib import suppress
@@ -22,12 +21,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from medvec_assets.modalities import PayloadModality, modality
+from resources.child_process import deny_files
 from resources.errors import ObjectRejected
 
 
 def main() -> None:
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-        resource.setrlimit(limit, (0, 0))
+    deny_files()
     with suppress(EOFError, BrokenPipeError):
         serve(Connection(int(sys.argv[1])))
 

@@ -10,7 +10,6 @@ and the order of what comes out do not depend on how many processes there are.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import deque
@@ -18,7 +17,6 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import Pipe
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -27,6 +25,7 @@ import polars as pl
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities import LandPayload, PayloadModality, ReadObject, Rejected, modality
 from medvec_assets.stages import piece_process
+from resources import child_process
 from resources.errors import ObjectRejected, StorageError
 
 PROGRAM = "medvec_assets.stages.piece_process"
@@ -35,7 +34,6 @@ PIECES_EACH = (
     8  # a process is started for so many: its imports take up to 10 s of a core (torch), and a piece about one
 )
 AHEAD = 2  # pieces given out for each process: it never waits, and what is made waits in memory for few
-_HELD_BACK = ("MEDVEC_", "AWS_", "AZURE_", "GOOGLE_")  # variables that hold keys and tokens
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 
 Made = tuple[pl.DataFrame, list[Rejected]]
@@ -120,7 +118,7 @@ class _Process:
                 stdout=subprocess.DEVNULL,  # what parsers print may quote a name
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=child_process.environment() | _ONE_THREAD,
             )
         self._send((name, pseudonyms))
 
@@ -182,10 +180,3 @@ class _Process:
             code="process_ended",
             retryable=True,
         )
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_HELD_BACK)}
-    ours = str(Path(__file__).parents[2])
-    path = os.pathsep.join([ours, *filter(None, [kept.get("PYTHONPATH")])])
-    return kept | _ONE_THREAD | {"PYTHONPATH": path}

@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from resources import child_process
 from resources.errors import ConfigError, IndexUnavailable
 
 START_SECONDS = 90.0  # 4 s measured; a cold disk and a long write-ahead log take longer
@@ -159,9 +160,6 @@ def _start(folder: Path) -> LiteServer:
     log = folder / "server.log"
     if log.exists():
         log.replace(folder / "server.log.1")  # the run before stays readable, and no log grows for ever
-    # MEDVEC_* holds tokens and keys: not handed on. The path finds a medvec that is a checkout, not installed.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVEC_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
     with log.open("wb") as stream:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", _PROGRAM, str(folder)],
@@ -169,7 +167,7 @@ def _start(folder: Path) -> LiteServer:
             stdout=stream,
             stderr=stream,
             cwd=folder,
-            env=environment,
+            env=child_process.environment(),
             start_new_session=True,  # Ctrl-C in the terminal must not end the server in the middle of a write
         )
     threading.Thread(target=child.wait, daemon=True).start()  # collects the exit status: no zombie

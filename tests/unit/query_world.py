@@ -75,6 +75,12 @@ def append(lake: Lakehouse, table: TableSpec, *rows: dict[str, Any]) -> None:
     lake.append(table, pa.Table.from_pylist(filled, schema=schema), {})
 
 
+def versions_of(lake: Lakehouse, spaces: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """dataset/space -> the Delta version that its embeddings have now."""
+    found = {f"{name}/{space}": lake.snapshot(tables.embeddings(name, space)) for name, space in spaces}
+    return {name: snapshot.version for name, snapshot in found.items() if snapshot is not None}
+
+
 def weights(space_version: str, settings: Settings) -> str:
     return encoders.card(space_version, settings).weights_digest
 

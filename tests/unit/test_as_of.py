@@ -11,13 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from query_world import A1, B1, C1, R1, World, append, built_world, copy_of, opened, use_fake_encoder
+from query_world import A1, B1, C1, R1, World, append, built_world, copy_of, opened, use_fake_encoder, versions_of
 from typer.testing import CliRunner
 
 from api.app import create_app
 from medvec_assets.cli import app
 from medvec_assets.query import exact
-from medvec_assets.query.as_of import PastRequest, replay, versions_of
+from medvec_assets.query.as_of import PastRequest, replay
 from resources import tables
 from resources.errors import ConfigError, NotFound, QueryInvalid, VersionGone
 

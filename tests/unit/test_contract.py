@@ -17,14 +17,13 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from image_world import InProcess
-from query_world import A1, World, built_world, opened, use_fake_encoder
+from query_world import A1, World, built_world, opened, use_fake_encoder, versions_of
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from api.app import create_app
 from api.auth import permission_of
 from api.problems import document
-from medvec_assets.query.as_of import versions_of
 from resources.settings import Settings, secret_file
 
 EXAMPLES = int(os.environ.get("MEDVEC_CONTRACT_EXAMPLES", "3"))

@@ -15,11 +15,10 @@ from callers_world import Desk, desk
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from image_world import PNG, InProcess, png
-from query_world import A1, A2, B1, C1, R1, World, built_world, empty_world, use_fake_encoder
+from query_world import A1, A2, B1, C1, R1, World, built_world, empty_world, use_fake_encoder, versions_of
 
 from api.app import create_app
 from api.auth import permission_of
-from medvec_assets.query.as_of import versions_of
 from medvec_assets.query.forms import Form
 from medvec_assets.query.held import HeldRecords
 from medvec_assets.query.search.cache import AnswerCache
