@@ -29,7 +29,7 @@ from resources.errors import Busy, ObjectRejected
 from resources.settings import Settings
 
 PROGRAM = "medvec_assets.query.decoder_process"
-START_SECONDS = 120.0  # 4 s measured on a quiet machine, 40 at a load of 10 on two cores: monai and torch
+START_SECONDS = 120.0  # 6 s on a quiet machine, 13 without byte code, 40 at a load of 10: monai and torch
 WAITING = 2  # bodies that may be held for each process, one of them being read
 _MAX_LINE = 4_096
 _BYTES = int(np.prod(INPUT_SHAPE))
@@ -120,7 +120,7 @@ class Decoder:
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", self._program],
+            [sys.executable, "-P", "-m", self._program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
