@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from access_world import EVENTS, KEYS, all_lines, chain, found, killed, settled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources import tables
-from resources.access_log import Event, Keys, Receipt, Writer, verifying
-from resources.access_log import writer as writer_module
+from resources.access_log import Event, Keys, Writer, verifying
 from resources.access_log.chains import Fault
 from resources.access_log.places import HEAD, Place
-from resources.access_log.reading import events
 from resources.access_log.sealing import seal
-from resources.access_log.verifying import Report, verify
-from resources.errors import AuditUnavailable
+from resources.access_log.verifying import verify
 from resources.lakehouse import Lakehouse
-
-KEYS = Keys(b"k" * 32)
-EVENTS = 8  # of one chain, `opened` and `closed` included
 
 
 @pytest.fixture
@@ -40,27 +29,6 @@ def lake(tmp_path: Path) -> Lakehouse:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "access")
-
-
-def chain(place: Place, answers: int = EVENTS - 2, **options: Any) -> str:
-    """A whole chain of one writer that has ended; its name."""
-    writer = Writer(place, KEYS, **options)
-    for number in range(answers):
-        writer.submit(Event(who="ann", route="/v1/search", status=200, results=number)).result()
-    writer.close()
-    return writer.name
-
-
-def killed(writer: Writer) -> str:
-    """What kill -9 leaves: the kernel lets go of the lock, nothing is closed."""
-    writer._queue.put(None)
-    writer._thread.join()
-    writer._files.close()
-    return writer.name
-
-
-def found(report: Report) -> list[tuple[str, int, str]]:
-    return [(fault.writer, fault.sequence, fault.rule) for fault in report.faults]
 
 
 Tamper = Callable[[list[bytes]], list[bytes]]
@@ -85,7 +53,7 @@ def test_a_chain_stands_and_each_receipt_is_of_an_event_in_it(lake: Lakehouse, p
     open_report = verify(lake, place, KEYS)
     assert open_report.ok and (open_report.events, open_report.open_segments) == (4, 2)
     writer.close()
-    lines = {line.sequence: line for line in _all(lake, place)}
+    lines = {line.sequence: line for line in all_lines(lake, place)}
     assert [lines[one.sequence].hash for one in receipts] == [one.hash for one in receipts]
     assert [lines[one.sequence].facts["results"] for one in receipts] == [1, 2, 3]
     assert [lines[number].facts["kind"] for number in (0, 4)] == ["opened", "closed"]
@@ -161,7 +129,7 @@ def test_a_sealed_row_that_is_dropped_is_named(lake: Lakehouse, place: Place, go
     """The newest too: this place's head record knows of it."""
     writer = Writer(place, KEYS, rotate_bytes=1)
     writer.submit(Event()).result()
-    _settled(writer, 2)
+    settled(writer, 2)
     seal(lake, place, KEYS, own=(writer.name, 2))
     killed(writer)
     seal(lake, place, KEYS)
@@ -186,7 +154,7 @@ def test_a_dropped_row_of_another_place_is_known_to_the_seals_that_follow_it(
 
 def test_a_chain_whose_folder_is_gone_is_named(lake: Lakehouse, place: Place) -> None:
     writer = Writer(place, KEYS)
-    _settled(writer, 1)
+    settled(writer, 1)
     seal(lake, place, KEYS, own=(writer.name, 1))
     killed(writer)
     for file in (place.folder / writer.name).iterdir():
@@ -244,7 +212,7 @@ def test_a_killed_writers_segments_are_sealed_by_the_next_and_a_living_ones_are_
 ) -> None:
     dead, living = Writer(place, KEYS), Writer(place, KEYS)
     dead.submit(Event(who="ann")).result()
-    _settled(dead, 1)
+    settled(dead, 1)
     killed(dead)
     assert [(one.writer, one.segments, one.events, one.ended) for one in seal(lake, place, KEYS)] == [
         (dead.name, 2, 2, "killed")
@@ -284,88 +252,6 @@ def test_a_segment_that_grows_and_is_sealed_while_it_is_verified_is_no_fault(
     assert verify(lake, place, KEYS).faults == []
 
 
-# -- disks that refuse
-
-
-@pytest.mark.parametrize("call", ["write", "pwrite"])
-def test_while_the_disk_refuses_nothing_is_recorded_and_then_the_chain_goes_on(
-    lake: Lakehouse, place: Place, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    writer = Writer(place, KEYS)
-    before = writer.submit(Event(who="ann")).result()
-    real = getattr(os, call)
-
-    def refused(*arguments: Any) -> Any:
-        if call == "write":
-            real(arguments[0], bytes(arguments[1])[:10])
-        raise OSError(errno.ENOSPC, "full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, call, refused)
-        for _ in range(2):
-            with pytest.raises(AuditUnavailable):
-                writer.submit(Event(who="lost")).result()
-        with pytest.raises(AuditUnavailable):
-            writer.check(5)
-    writer.check(5)
-    after = writer.submit(Event(who="ann")).result()
-    writer.close()
-    assert verify(lake, place, KEYS).ok
-    lines = {line.sequence: line.facts for line in _all(lake, place)}
-    assert (before.sequence, after.sequence) == (1, 3)
-    assert lines[2]["kind"] == "resumed" and lines[2]["note"] == {"unwritten": 2}
-    assert "lost" not in {facts.get("who") for facts in lines.values()}
-
-
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "access").write_text("a file")
-    with pytest.raises(AuditUnavailable):
-        Writer(Place(tmp_path / "access"), KEYS)
-
-
-def test_an_event_that_nobody_waits_for_any_more_is_not_written(
-    lake: Lakehouse, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = Writer(place, KEYS)
-    with _stuck(monkeypatch) as gate:
-        first = writer.submit(Event(who="first"))
-        gate.reached.wait(10)
-        late = writer.submit(Event(who="late"))
-        assert late.cancel()
-        gate.go.set()
-        first.result()
-    with pytest.raises(CancelledError):
-        late.result()
-    writer.close()
-    assert "late" not in {line.facts.get("who") for line in _all(lake, place)}
-
-
-def test_all_who_wait_share_one_sync(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = Writer(place, KEYS)
-    _settled(writer, 1)
-    with _stuck(monkeypatch) as gate, ThreadPoolExecutor(1) as pool:
-        first = writer.submit(Event())
-        gate.reached.wait(10)
-        others = [writer.submit(Event()) for _ in range(50)]
-        pool.submit(gate.go.set)
-        sequences = [one.result().sequence for one in [first, *others]]
-    assert gate.syncs == 2
-    assert sequences == sorted(sequences)
-    writer.close()
-
-
-def test_many_threads_lose_no_event(lake: Lakehouse, place: Place) -> None:
-    writer = Writer(place, KEYS, rotate_bytes=4_096)
-    with ThreadPoolExecutor(8) as pool:
-        receipts: list[Receipt] = list(pool.map(lambda n: writer.submit(Event(results=n)).result(), range(1, 201)))
-    writer.close()
-    assert verify(lake, place, KEYS).ok
-    seal(lake, place, KEYS)
-    assert verify(lake, place, KEYS).ok
-    hashes = {line.hash for line in _all(lake, place)}
-    assert {one.hash for one in receipts} <= hashes and len({one.sequence for one in receipts}) == 200
-
-
 # -- what the lake may hold
 
 
@@ -379,42 +265,6 @@ def test_no_statistics_of_lines_stand_in_the_log_of_the_table(lake: Lakehouse, p
 
 
 # -- helpers
-
-
-class _Gate:
-    def __init__(self) -> None:
-        self.reached, self.go, self.syncs = threading.Event(), threading.Event(), 0
-
-
-@contextmanager
-def _stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
-    """The first write inside waits for `go`."""
-    gate, real = _Gate(), writer_module.write_durably
-
-    def write(descriptor: int, data: bytearray) -> None:
-        gate.syncs += 1
-        gate.reached.set()
-        gate.go.wait(10)
-        real(descriptor, data)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(writer_module, "write_durably", write)
-        yield gate
-        gate.go.set()
-
-
-def _settled(writer: Writer, segment: int) -> None:
-    """Until the writer has gone on to `segment`."""
-    deadline = time.monotonic() + 10
-    while writer.segment < segment:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def _all(lake: Lakehouse, place: Place) -> Iterator[Any]:
-    from datetime import UTC, datetime
-
-    return events(lake, place, KEYS, datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 def _rewrite(lake: Lakehouse, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:

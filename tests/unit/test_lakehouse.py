@@ -1,54 +1,29 @@
-"""Delta tables: atomic replaces, refused conflicts, snapshots that do not move, failures with a name."""
+"""Delta tables: atomic replaces, refused conflicts, snapshots that do not move."""
 
 from __future__ import annotations
 
-import errno
 import json
 import multiprocessing
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from lake_notes import NOTES, WHOLE, notes, replace, stored
 
 from resources import tables
-from resources.errors import CommitConflict, MedvecError, ObjectRejected, StorageError
-from resources.lakehouse import Commit, Lakehouse
+from resources.errors import CommitConflict, StorageError
+from resources.lakehouse import Lakehouse
 from resources.lakehouse import lake as lakehouse
 from resources.settings import Settings
 from resources.tables import TableSpec
-
-NOTES = TableSpec(
-    "test/notes",
-    pa.schema([pa.field("partition", pa.string(), nullable=False), pa.field("note", pa.string(), nullable=False)]),
-    ("partition",),
-)
-WHOLE = TableSpec("test/whole", NOTES.schema)
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lakehouse:
     return Lakehouse(str(tmp_path / "lake"))
-
-
-def notes(partition: str, *values: str) -> list[pa.RecordBatch]:
-    rows = [{"partition": partition, "note": value} for value in values]
-    return pa.Table.from_pylist(rows, schema=NOTES.schema).to_batches()
-
-
-def replace(lake: Lakehouse, partition: str, *values: str, table: TableSpec = NOTES) -> Commit:
-    where = {"partition": partition} if table.partition_by else {}
-    return lake.replace(lake.ensure(table), where, notes(partition, *values), {"run_id": "r1"})
-
-
-def stored(lake: Lakehouse, table: TableSpec = NOTES) -> list[tuple[str, str]]:
-    snapshot = lake.snapshot(table)
-    assert snapshot is not None
-    return sorted(snapshot.read().rows())
 
 
 def test_a_table_that_does_not_exist_is_none_and_ensure_makes_it_once(lake: Lakehouse) -> None:
@@ -296,102 +271,6 @@ def test_a_transaction_stands_with_its_commit_or_not_at_all(lake: Lakehouse) -> 
     with pytest.raises(CommitConflict):
         lake.replace(base, {"partition": "p"}, notes("p", "b"), {}, ("records/-/p", 5))
     assert lake.ensure(NOTES).transaction_version("records/-/p") == 4
-
-
-def test_a_producers_own_error_comes_out_as_it_is_and_nothing_is_committed(lake: Lakehouse) -> None:
-    replace(lake, "p", "kept")
-    refusal = ObjectRejected("bad", code="bad", remedy="none")
-
-    def rows() -> Iterator[pa.RecordBatch]:
-        yield from notes("p", "lost")
-        raise refusal
-
-    with pytest.raises(ObjectRejected) as caught:
-        lake.replace(lake.ensure(NOTES), {"partition": "p"}, rows(), {})
-    assert caught.value is refusal
-    assert stored(lake) == [("p", "kept")]
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        lakehouse.DeltaError("Generic LocalFileSystem error: No space left on device (os error 28)"),
-        pa.ArrowInvalid("write failed: No space left on device"),
-    ],
-    ids=["os", "delta", "arrow"],
-)
-@pytest.mark.parametrize("write", ["replace", "append"])
-def test_a_full_disk_is_named_and_nothing_is_committed(
-    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch, failure: Exception, write: str
-) -> None:
-    replace(lake, "p", "kept")
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise failure
-
-    with monkeypatch.context() as patch:
-        patch.setattr(lakehouse, "write_deltalake", full)
-        with pytest.raises(StorageError) as caught:
-            if write == "replace":
-                replace(lake, "p", "lost")
-            else:
-                lake.append(NOTES, pa.Table.from_batches(notes("p", "lost")), {})
-    assert (caught.value.code, caught.value.retryable) == ("disk_full", False)
-    assert NOTES.path in str(caught.value)
-    assert "free space" in caught.value.remedy
-    assert stored(lake) == [("p", "kept")]
-    replace(lake, "p", "lost")
-    assert stored(lake) == [("p", "lost")]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_lake_that_may_not_be_written_says_so(lake: Lakehouse) -> None:
-    replace(lake, "p", "kept")
-    log = Path(lake.root) / NOTES.path / "_delta_log"
-    log.chmod(0o500)
-    try:
-        with pytest.raises(StorageError) as caught:
-            replace(lake, "p", "lost")
-    finally:
-        log.chmod(0o700)
-    assert caught.value.code == "storage_denied"
-
-
-def test_a_damaged_data_file_is_a_storage_error_that_names_the_table(lake: Lakehouse) -> None:
-    replace(lake, "p", "a")
-    [file] = (Path(lake.root) / NOTES.path).rglob("*.parquet")
-    file.write_bytes(b"not parquet")
-    snapshot = lake.snapshot(NOTES)
-    assert snapshot is not None
-    for read in (snapshot.read, lambda: list(snapshot.scan())):
-        with pytest.raises(MedvecError, match=NOTES.path):
-            read()
-
-
-def test_a_table_of_another_layout_is_described(lake: Lakehouse) -> None:
-    lake.ensure(NOTES)
-    other = pa.schema([pa.field("partition", pa.int64()), pa.field("extra", pa.string(), nullable=False)])
-    snapshot = lake.snapshot(TableSpec(NOTES.path, other))
-    assert snapshot is not None
-    assert snapshot.schema_drift() == [
-        "column extra is missing",
-        "column note is not declared",
-        "column partition is string, declared int64",
-    ]
-
-
-def test_a_column_that_came_later_reads_as_null_until_rows_are_written_with_it(lake: Lakehouse) -> None:
-    replace(lake, "p", "a")
-    replace(lake, "q", "b")
-    later = TableSpec(NOTES.path, NOTES.schema.append(pa.field("payload", pa.binary())), NOTES.partition_by)
-    base = lake.ensure(later)
-    assert base.schema_drift() == [] and base.read()["payload"].to_list() == [None, None]
-    rows = pa.Table.from_pylist([{"partition": "p", "note": "c", "payload": b"1"}], schema=later.schema)
-    lake.replace(base, {"partition": "p"}, rows.to_batches(), {})
-    found = lake.snapshot(later)
-    assert found is not None
-    assert found.read(["note", "payload"]).sort("note").rows() == [("b", None), ("c", b"1")]
 
 
 def test_the_lake_is_where_the_settings_say(tmp_path: Path) -> None:
