@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from helpers.filling import fill
 from typer.testing import CliRunner
 
 from medvec_assets.catalog import dataset
 from medvec_assets.cli import app
-from medvec_assets.stages import embeddings, entities, manifest, records, vectors
+from medvec_assets.stages import entities
 from medvec_assets.stages.context import Context
 from resources import tables
 from resources.lakehouse import Lakehouse
@@ -67,10 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     settings = Settings(home=home, sources={SPEC.id: str(source)})
     with open_index(settings) as index:
         ctx = Context(settings, Lakehouse.open(settings), "run-of-the-test", index=index)
-        for partition in manifest.refresh(ctx, SPEC).plan["partition"]:
-            records.build(ctx, SPEC, partition)
-            embeddings.build(ctx, SPEC, "image", partition)
-            vectors.build(ctx, SPEC, "image", partition)
+        fill(ctx, SPEC, "image")
         yield World(settings, source, index)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from helpers.filling import fill
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_service import _fill, _real_index
 from test_service_load import serving
 
 from api.client import Client, Refused
 from medvec_assets.catalog import dataset
-from medvec_assets.stages import embeddings, manifest, records, vectors
 from medvec_assets.stages.context import Context
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -62,10 +62,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     _fill(settings)
     with open_index(settings) as index:
         ctx = Context(settings, Lakehouse.open(settings), "run-of-the-test", index=index)
-        for partition in manifest.refresh(ctx, RADIOLOGY).plan["partition"]:
-            records.build(ctx, RADIOLOGY, partition)
-            embeddings.build(ctx, RADIOLOGY, "image", partition)
-            vectors.build(ctx, RADIOLOGY, "image", partition)
+        fill(ctx, RADIOLOGY, "image")
     with serving(home) as (_, url, headers):
         yield Served(url, headers["X-API-Key"])
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from helpers.filling import fill
 from helpers.made_once import made_once
 
 from medvec_assets.catalog import dataset
-from medvec_assets.stages import embeddings, manifest, records, vectors
 from medvec_assets.stages.context import Context
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -53,10 +53,7 @@ def _real_index(folder: Path) -> Path:
 def _fill(settings: Settings) -> None:
     with open_index(settings) as index:
         ctx = Context(settings, Lakehouse.open(settings), run_id="run-of-the-test", index=index)
-        for partition in manifest.refresh(ctx, CATALOG).plan["partition"]:
-            records.build(ctx, CATALOG, partition)
-            embeddings.build(ctx, CATALOG, "text", partition)
-            vectors.build(ctx, CATALOG, "text", partition)
+        fill(ctx, CATALOG, "text")
 
 
 def _free_port() -> int:
