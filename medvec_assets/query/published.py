@@ -174,12 +174,6 @@ def cohorts_of(plan: pl.DataFrame, cohorts: Iterable[str]) -> dict[str, PlannedC
     return {cohort: PlannedCohort(tuple(partitions), of_all) for cohort, partitions, of_all in found.iter_rows()}
 
 
-def published_datasets(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[PublishedDataset]:
-    """Every dataset that may be seen here, and was granted, with its live spaces and cohorts."""
-    live = live_spaces(settings, lake, grants)
-    return [published(spec, live, settings, lake) for spec in seen(settings, grants)]
-
-
 def seen(settings: Settings, grants: Grants) -> list[DatasetSpec]:
     """The datasets that may be seen here and were granted."""
     return [spec for spec in CATALOG if granted(spec, grants) and visible(spec, settings)]

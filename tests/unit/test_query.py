@@ -18,8 +18,9 @@ from medvec_assets.catalog.spec import AccessTier, Residency
 from medvec_assets.catalog.tcia_catalog import TCIA_CATALOG
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
 from medvec_assets.query import facts, published
+from medvec_assets.query.catalogue import Catalogue
 from medvec_assets.query.lineage import lineage
-from medvec_assets.query.published import live_spaces, published_datasets, visible
+from medvec_assets.query.published import live_spaces, visible
 from medvec_assets.query.rows import find_records
 from medvec_assets.query.search import Hit, SearchEngine, SearchRequest, targets
 from medvec_assets.query.small_cells import counts
@@ -350,7 +351,7 @@ def test_a_dataset_that_may_not_be_shown_is_refused_by_name(world: World, monkey
         monkeypatch.setattr(module, "CATALOG", (shut, TCIA_RADIOLOGY))
     with pytest.raises(PolicyRefused, match="tcia_catalog"):
         ask(world, text="chest", datasets=("tcia_catalog",))
-    assert [one.id for one in published_datasets(world.settings, world.lake)] == ["tcia_radiology"]
+    assert [one.id for one in Catalogue(world.settings, world.lake).entries()] == ["tcia_radiology"]
 
 
 def test_no_message_quotes_the_question(world: World) -> None:
@@ -371,7 +372,7 @@ def test_no_message_quotes_the_question(world: World) -> None:
 
 
 def test_datasets_tell_live_spaces_and_cohorts(world: World) -> None:
-    (first,) = [one for one in published_datasets(world.settings, world.lake) if one.id == "tcia_catalog"]
+    (first,) = [one for one in Catalogue(world.settings, world.lake).entries() if one.id == "tcia_catalog"]
     assert (first.id, [space.query_kind for space in first.spaces]) == ("tcia_catalog", ["text"])
     assert [(one.cohort, one.partitions) for one in first.cohorts] == [("liver", 1), ("lung", 2)]
     assert first.spaces[0].medical is False
@@ -379,6 +380,6 @@ def test_datasets_tell_live_spaces_and_cohorts(world: World) -> None:
 
 def test_datasets_are_told_before_anything_is_materialized(tmp_path: Path) -> None:
     world = empty_world(tmp_path)
-    told = published_datasets(world.settings, world.lake)
+    told = Catalogue(world.settings, world.lake).entries()
     assert {"tcia_catalog", "tcia_radiology"} <= {one.id for one in told}
     assert {(one.spaces, one.cohorts) for one in told} == {((), ())}
