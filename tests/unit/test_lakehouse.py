@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from lake_notes import NOTES, WHOLE, notes, replace, stored
 
@@ -107,6 +108,21 @@ def test_what_was_written_leaves_no_value_in_the_log(lake: Lakehouse) -> None:
     replace(lake, "p", "NAME-OF-A-PERSON")
     log = "".join(path.read_text() for path in (Path(lake.root) / NOTES.path / "_delta_log").glob("*.json"))
     assert "NAME-OF-A-PERSON" not in log
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00ff", "\U0010ffff", "\x7f"])
+def test_a_long_value_stays_out_of_the_files_footer_and_is_found_by_all_of_it(lake: Lakehouse, letter: str) -> None:
+    """A footer is read by whoever opens the table: a segment of the access log had one of 17 MB. A maximum that begins with 64
+    bytes of the last of all letters has no shorter bound, and stands whole."""
+    long = letter * 100_000
+    replace(lake, "p", "short", long + "a", long + "c")
+    [path] = Path(lake.uri(NOTES)).rglob("*.parquet")
+    assert letter in "\x7f\U0010ffff" or pq.read_metadata(path).serialized_size < 4_096
+    snapshot = lake.snapshot(NOTES)
+    assert snapshot is not None
+    for note, count in ((long + "a", 1), (long + "b", 0), (long + "c", 1), ("short", 1)):
+        assert snapshot.read(where=pc.field("note") == note).height == count
+    assert snapshot.read(where=pc.field("note") > long + "b").height == 1 + (long < "short")
 
 
 def test_replace_replaces_its_partition_and_no_other(lake: Lakehouse) -> None:
