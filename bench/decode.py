@@ -2,10 +2,10 @@
 
     python -m bench.decode [--rounds N] [--json]       (of the records stage: python -m bench.pieces)
 
-One worker, two workers of one process (threads, as the stage has them), and two processes of one worker each, in turn. The
-rates are by the clock, and ask for an idle machine: on one that others use, two get little more than one. `cpu` is processor
-time per image with two threads over that with one: what is above 1 they lose to each other. The share of time for which a
-worker holds Python's lock asks for none: `py-spy record --gil`, and without, beside a loop of `Bench.decode`.
+One thread, two threads, and two processes that threads ask, as the stage has them where a partition has thousands of images,
+in turn; the processes have done a first lot before the clock starts, so that their imports do not count. Rates by the clock
+ask for an idle machine: on one that others use, two get little more than one. `cpu` is processor time per image with two
+threads over that with one: what is above 1 they lose to each other; `parent_ms` what of the processes' images this one does.
 
 DICOM is CT_small of pydicom's package on 512 x 512 pixels, plain and as JPEG 2000; PNG, JPEG and NIfTI are those of
 bench.imaging_sources.
@@ -19,33 +19,32 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from bench.imaging_sources import SMALL, heads, radiographs
-from medvec_assets.catalog import dataset
 from medvec_assets.fingerprints import array_digest
+from medvec_assets.modalities import Rejected, modality
 from medvec_assets.modalities.imaging import image_input
 from medvec_assets.modalities.raster import MODALITY as RASTER
 from medvec_assets.modalities.volume import MODALITY as VOLUME
 from medvec_assets.stages import encoding
+from medvec_assets.stages.processes import Processes
 
 CT_SIDE = 512
-NOTHING = SimpleNamespace(card=SimpleNamespace(dim=1), encode=lambda inputs: np.zeros((len(inputs), 1), np.float32))
+AIM: Any = SimpleNamespace(card=SimpleNamespace(input_kind="image"))
 KINDS: dict[str, tuple[str, Callable[[bytes], NDArray[np.uint8]]]] = {
-    "dicom": ("tcia_radiology", image_input),
-    "dicom_jpeg2000": ("tcia_radiology", image_input),
-    "png": ("aimi_chest_xray", RASTER.model_input),
-    "jpeg": ("aimi_chest_xray", RASTER.model_input),
-    "nifti": ("ukb_brain_mri", VOLUME.model_input),
+    "dicom": ("imaging", image_input),
+    "dicom_jpeg2000": ("imaging", image_input),
+    "png": ("raster", RASTER.model_input),
+    "jpeg": ("raster", RASTER.model_input),
+    "nifti": ("volume", VOLUME.model_input),
 }
 
 
@@ -96,79 +95,49 @@ class Bench:
     """Files of one kind and the digests of their inputs, as the records stage would have written them."""
 
     def __init__(self, kind: str, files: Sequence[bytes]) -> None:
-        name, one = KINDS[kind]
-        self.spec, self.files = dataset(name), files
+        self.name, one = KINDS[kind]
+        self.form, self.files = modality(self.name), files
         self.digests = [json.dumps({"image": array_digest(one(data))}) for data in files]
 
-    def decode(self, workers: int, part: int = 0, parts: int = 1) -> tuple[float, float]:
-        """Clock and processor seconds of the stage over every `parts`-th file."""
-        ids = [str(number) for number in range(part, len(self.files), parts)]
-        digests = self.digests[part::parts]
-        columns = {
-            "record_id": ids,
-            "object_uris": [[one] for one in ids],
-            "content_digests": digests,
-            "fingerprint": ids,
-        }
-        context: Any = SimpleNamespace(settings=SimpleNamespace(decode_threads=workers), progress=lambda *_: None)
-        aim: Any = SimpleNamespace(spec=self.spec, space="image", card=SimpleNamespace(ref="", input_kind="image"))
-        with (
-            mock.patch.object(encoding.encoders, "load", lambda *_: NOTHING),
-            # Beside other work on this machine, threads that yield to a model would have nothing.
-            mock.patch.object(encoding, "_yield_to_the_model", lambda: None),
-        ):
-            clock, processor = time.perf_counter(), time.process_time()
-            frames = iter([pl.DataFrame(columns)])
-            for _, _, rejected in encoding.encode(
-                context, aim, "-", frames, lambda uri: self.files[int(uri)], len(ids)
-            ):
-                assert not rejected
-            return time.perf_counter() - clock, time.process_time() - processor
+    def decode(self, workers: int, prepare: encoding.Prepare | None = None) -> tuple[float, float]:
+        """Clock and processor seconds of this process, over every file; by threads unless `prepare` asks others."""
+        ids = [str(number) for number in range(len(self.files))]
+        columns = {"record_id": ids, "object_uris": [[one] for one in ids], "content_digests": self.digests}
+        prepare = prepare or (lambda rows: self.form.model_inputs(rows, "image", self.read))
+        clock, processor = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(workers) as pool:
+            for _, inputs in encoding._prefetched(pool, iter([pl.DataFrame(columns)]), AIM, workers, prepare):
+                assert not any(isinstance(one, Rejected) for one in inputs)
+        return time.perf_counter() - clock, time.process_time() - processor
 
-
-_HELD: list[Bench] = []  # of one of the two processes
-
-
-def _hold(kind: str, files: Sequence[bytes]) -> None:
-    _HELD.append(Bench(kind, files))
-
-
-def _decode_half(half: int) -> None:
-    _HELD[0].decode(1, half, 2)
+    def read(self, uri: str) -> bytes:
+        return self.files[int(uri)]
 
 
 def measured(kind: str, rounds: int) -> dict[str, float]:
-    files = files_of(kind)
-    bench = Bench(kind, files)
-    seconds: dict[str, list[float]] = {"one": [], "threads": [], "processes": []}
-    processor: dict[str, list[float]] = {"one": [], "threads": []}
-    with ProcessPoolExecutor(2, get_context("forkserver"), _hold, (kind, files)) as pool:
-
-        def by_processes() -> None:
-            list(pool.map(_decode_half, range(2)))
-
-        sides = ["one", "threads", "processes"]
-        by_processes()  # it starts them
+    bench = Bench(kind, files_of(kind))
+    found: dict[str, list[tuple[float, float]]] = {"one": [], "threads": [], "processes": []}
+    with Processes(bench.name, 2) as processes:
+        sides: dict[str, Callable[[], tuple[float, float]]] = {
+            "one": lambda: bench.decode(1),
+            "threads": lambda: bench.decode(2),
+            "processes": lambda: bench.decode(2, lambda rows: processes.inputs(rows, "image", bench.read)),
+        }
+        sides["processes"]()  # imports
+        order = list(sides)
         for _ in range(rounds):
-            sides.append(sides.pop(0))
-            for side in sides:
-                start = time.perf_counter()
-                if side == "processes":
-                    by_processes()
-                    seconds[side].append(time.perf_counter() - start)
-                else:
-                    clock, cpu = bench.decode(1 if side == "one" else 2)
-                    seconds[side].append(clock)
-                    processor[side].append(cpu)
-    one, threads, processes = (statistics.median(seconds[side]) for side in ("one", "threads", "processes"))
+            order.append(order.pop(0))
+            for side in order:
+                found[side].append(sides[side]())
+    clock, processor = ({side: statistics.median(one[at] for one in found[side]) for side in sides} for at in (0, 1))
+    count = len(bench.files)
     return {
-        "files": len(files),
-        "one_per_second": round(len(files) / one, 1),
-        "threads_per_second": round(len(files) / threads, 1),
-        "threads_over_one": round(one / threads, 2),
-        "processes_over_one": round(one / processes, 2),
-        "threads_over_processes": round(processes / threads, 2),
-        "cpu": round(statistics.median(processor["threads"]) / statistics.median(processor["one"]), 2),
+        "files": count,
+        "one_per_second": round(count / clock["one"], 1),
+        "threads_over_one": round(clock["one"] / clock["threads"], 2),
+        "processes_over_one": round(clock["one"] / clock["processes"], 2),
+        "cpu": round(processor["threads"] / processor["one"], 2),
+        "parent_ms": round(1_000 * processor["processes"] / count, 2),
     }
 
 

@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int = Field(default=0, ge=0, description="torch threads; 0 means the cores this process may use")
     decode_workers: int = Field(
-        default=0, ge=0, description="threads, and for records processes, that read and decode; 0: the cores"
+        default=0, ge=0, description="threads, and for large partitions processes, that read and decode; 0: the cores"
     )
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8087, ge=0, le=65535)

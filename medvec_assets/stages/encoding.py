@@ -1,6 +1,7 @@
 """From records to vectors: windows of model inputs, prepared by decode workers while the encoder works on the last.
 
-Belongs here: windowing, prefetch, isolating one bad input. Does not belong here: which records (embeddings stage).
+Belongs here: windowing, prefetch, threads or processes, isolating one bad input. Does not belong here: which records
+(embeddings stage), what a process is (processes).
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from medvec_assets.modalities import ReadObject, Rejected, modality
 from medvec_assets.stages import records as records_stage
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.payloads import DAMAGED, Payloads
+from medvec_assets.stages.pieces import worth_starting
+from medvec_assets.stages.processes import Processes
 from resources import encoders, tables
 from resources.errors import CommitConflict, IntegrityError
 from resources.lakehouse import Snapshot
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
 # The encoder sorts a window's texts by length: 4,096 keep its padding at what a full sort would give (docs/benchmarks.md).
 # An image window is 256 x 150 kB of input: two in flight are 77 MB; 512 rows of 60,000 genes are 123 MB.
 WINDOW = {"text": 4_096, "image": 256, "features": 512}
+# A process is started for 2,048 images: 15 s of decoding or more, for up to 10 s of imports.
+PIECES_EACH = 32
+LEAST_PRIORITY = 19
+Prepare = Callable[[pl.DataFrame], Sequence[Any]]
+"""Model inputs, or Rejected, of some records."""
 Encoded = tuple[list[str], NDArray[np.float32], list[Rejected]]
 """A window: (fingerprints, float32 [n, dim], rejected)"""
 _JOB_COLUMNS = ("record_id", "object_ids", "text", "content_digests", "payload_uri", "payload")
@@ -94,14 +103,10 @@ def encode(
     ctx: Context, aim: Target, partition: str, frames: Iterator[pl.DataFrame], read: ReadObject, total: int
 ) -> Iterator[Encoded]:
     """A window at a time."""
-    form = modality(aim.spec.modality)
     encoder = encoders.load(aim.card.ref, ctx.settings)
-    workers = ctx.settings.decode_threads
     done = 0
-    with ThreadPoolExecutor(workers, "decode", _yield_to_the_model) as pool:
-        for window, inputs in _prefetched(
-            pool, frames, aim, workers, lambda rows: form.model_inputs(rows, aim.space, read)
-        ):
+    with _preparing(aim, read, total, ctx.settings.decode_threads) as (pool, workers, prepare):
+        for window, inputs in _prefetched(pool, frames, aim, workers, prepare):
             usable = [i for i, item in enumerate(inputs) if not isinstance(item, Rejected)]
             rejected = [item for item in inputs if isinstance(item, Rejected)]
             names = window["fingerprint"].to_list()
@@ -112,15 +117,32 @@ def encode(
             ctx.progress(f"{aim.spec.id} {partition} {aim.space} embeddings", done, total)
 
 
+@contextmanager
+def _preparing(
+    aim: Target, read: ReadObject, total: int, workers: int
+) -> Iterator[tuple[ThreadPoolExecutor, int, Prepare]]:
+    """Threads, how many, and what each does: asking a process of its own where `total` records are worth its start, since
+    what decoders do in Python a process does one at a time."""
+    form, space = modality(aim.spec.modality), aim.space
+    count = worth_starting(form, total, workers, PIECES_EACH)
+    if count > 1:
+        pool = ThreadPoolExecutor(count, "decode")
+        with pool, Processes(aim.spec.modality, count, niceness=LEAST_PRIORITY) as processes:
+            yield pool, count, lambda rows: processes.inputs(rows, space, read)
+    else:
+        with ThreadPoolExecutor(workers, "decode", _yield_to_the_model) as pool:
+            yield pool, workers, lambda rows: form.model_inputs(rows, space, read)
+
+
 def _yield_to_the_model() -> None:
     """Decode with what the model leaves of the CPU. As equals they take cores from the threads of one layer, and the
     others wait for those at its end: an image then takes 8 % longer on 2 cores."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
 
 
 def _prefetched(
-    pool: ThreadPoolExecutor, frames: Iterator[pl.DataFrame], aim: Target, workers: int, prepare: Any
+    pool: ThreadPoolExecutor, frames: Iterator[pl.DataFrame], aim: Target, workers: int, prepare: Prepare
 ) -> Iterator[tuple[pl.DataFrame, list[Any]]]:
     """Prepare the next window's inputs, in one slice per worker, while the caller encodes this one."""
     ahead: deque[tuple[pl.DataFrame, list[Future[Any]]]] = deque()

@@ -1,11 +1,12 @@
-"""The process in which pieces of a partition become records: it reads and lands through its pipe alone.
+"""The process in which pieces of a partition become records or model inputs: it reads and lands through its pipe alone.
 
 Belongs here: the loop, its messages, and what the process is denied. Does not belong here: starting and ending it, reading
-and landing (pieces).
+and landing (processes).
 
-    in   (modality, pseudonyms), then pieces; after a question its answer: a payload_uri, an ObjectRejected, or a number
-         of bytes and then these
-    out  ("read", uri), ("land", number of bytes) and then these, ("made", (records, rejected)), ("failed", error)
+    in   (modality, pseudonyms or none), then ("records", manifest rows) or ("inputs", records, space); after a question its
+         answer: a payload_uri, an ObjectRejected, or a number of bytes and then these
+    out  ("read", uri), ("land", number of bytes) and then these, ("made", number of bytes) and then these, pickled,
+         ("failed", error)
 
 It can write no file and leaves no core: what it holds are identifiers. When the pipe ends, whoever asked is gone.
 """
@@ -13,8 +14,10 @@ It can write no file and leaves no core: what it holds are identifiers. When the
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -35,14 +38,20 @@ def serve(pipe: Connection[Any, Any]) -> None:
     name, pseudonyms = pipe.recv()
     form, read = modality(name), partial(_read, pipe)
     lands = {"land": partial(_land, pipe)} if isinstance(form, PayloadModality) else {}
+    makes: dict[str, Callable[..., Any]] = {
+        "records": lambda piece: form.records(piece, read, pseudonyms, **lands),
+        "inputs": lambda records, space: form.model_inputs(records, space, read),
+    }
     while True:
-        piece = pipe.recv()
+        what, *given = pipe.recv()
         try:
-            answer: Any = "made", form.records(piece, read, pseudonyms, **lands)
+            made = pickle.dumps(makes[what](*given), pickle.HIGHEST_PROTOCOL)
         except Exception as error:  # noqa: BLE001 - raised again by whoever asked
             error.add_note("in a process of its own:\n" + "".join(traceback.format_tb(error.__traceback__)))
-            answer = "failed", error
-        pipe.send(answer)
+            pipe.send(("failed", error))
+        else:
+            pipe.send(("made", len(made)))
+            send(pipe, made)
 
 
 def _read(pipe: Connection[Any, Any], uri: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import signal
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -24,7 +26,7 @@ from PIL import Image
 from medvec_assets.catalog import dataset
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities import Rejected, modality
-from medvec_assets.stages import manifest, pieces, records
+from medvec_assets.stages import encoding, manifest, pieces, processes, records
 from medvec_assets.stages.context import Context
 from resources import errors, tables
 from resources.errors import ObjectRejected, SourceError, SourceUnavailable, StorageError
@@ -107,16 +109,41 @@ def test_processes_make_what_this_one_makes_in_its_order() -> None:
     assert sorted(landed[1]) == sorted(landed[2]) and landed[1]
 
 
+def test_processes_make_the_model_inputs_that_threads_make(children: list[subprocess.Popen[bytes]]) -> None:
+    objects, contents = pictures(24)
+    form: Any = modality("raster")
+    silver, _ = form.records(objects, reader(contents), KEYS)
+    uris = dict(objects.select("object_id", "uri").rows())
+    objects_of = [[uris[one] for one in ids] for ids in silver["object_ids"]]
+    silver = silver.with_columns(pl.Series("object_uris", objects_of))
+    first, second = objects_of[0][0], objects_of[1][0]
+    contents[first] = contents[second]
+    read, aim = reader(contents), cast(Any, SimpleNamespace(spec=dataset("aimi_chest_xray"), space="image"))
+
+    def inputs(total: int) -> list[Any]:
+        with encoding._preparing(aim, read, total, 2) as (pool, _, prepare):
+            assert all(os.getpriority(os.PRIO_PROCESS, one.pid) == encoding.LEAST_PRIORITY for one in children)
+            return [item for part in pool.map(prepare, silver.iter_slices(5)) for item in part]
+
+    enough = 2 * encoding.PIECES_EACH * form.piece_objects
+    by_threads, by_processes = inputs(enough - 1), inputs(enough)
+    assert len(children) == 2 and all(child.returncode == -signal.SIGKILL for child in children)
+    assert by_threads[0] == by_processes[0] and by_processes[0].code == "payload_changed"
+    np.testing.assert_array_equal(by_processes[1:], by_threads[1:])
+    assert len(by_threads) == silver.height >= 10
+
+
 class Threaded:
     """In the place of a process: slow by chance, and fails at the row that is told."""
 
     fails_at = -1
 
-    def __init__(self, name: str, pseudonyms: Pseudonyms) -> None:
+    def __init__(self, name: str, pseudonyms: Pseudonyms | None, niceness: int) -> None:
         self.has_ended = False
 
-    def records(self, piece: pl.DataFrame, read: Any, land: Any) -> pieces.Made:
+    def asked(self, task: tuple[str, pl.DataFrame], read: Any, land: Any) -> processes.Made:
         assert not self.has_ended
+        _, piece = task
         time.sleep(random.Random(piece["row"][0]).random() / 500)
         if self.fails_at in piece["row"]:
             raise SourceError(f"row {self.fails_at}", remedy="none")
@@ -132,7 +159,7 @@ def test_order_and_the_first_failure_do_not_depend_on_the_number(rows: int, coun
     objects = pl.DataFrame({"record_ref": [f"{row:02d}" for row in range(rows)], "row": range(rows)})
     seen: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "_Process", type("Failing", (Threaded,), {"fails_at": fails_at}))
+        patch.setattr(processes, "_Process", type("Failing", (Threaded,), {"fails_at": fails_at}))
         made = pieces.side_by_side("-", pieces.cut(objects, 2), reader({}), KEYS, no_landing, count)
         if 0 <= fails_at < rows:
             with pytest.raises(SourceError, match=f"row {fails_at}"):
@@ -143,7 +170,7 @@ def test_order_and_the_first_failure_do_not_depend_on_the_number(rows: int, coun
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_Process", Threaded)
+    monkeypatch.setattr(processes, "_Process", Threaded)
     taken: list[int] = []
 
     def given_out() -> Iterator[pl.DataFrame]:
@@ -168,7 +195,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         started.append(start(*args, **options))
         return started[-1]
 
-    monkeypatch.setattr(pieces.subprocess, "Popen", starting)
+    monkeypatch.setattr(processes.subprocess, "Popen", starting)
     return started
 
 
@@ -234,19 +261,19 @@ PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_pieces import KEYS, no_landing, pictures
-from medvec_assets.stages import pieces
+from medvec_assets.stages import pieces, processes
 
 def read(uri):
     print(*[process._process.pid for process in STARTED], flush=True)
     time.sleep(600)
 
 STARTED = []
-class Noted(pieces._Process):
+class Noted(processes._Process):
     def __init__(self, *args):
         super().__init__(*args)
         STARTED.append(self)
 
-pieces._Process = Noted
+processes._Process = Noted
 list(pieces.side_by_side("raster", pieces.cut(pictures(4)[0], 1), read, KEYS, no_landing, 2))
 """
 
