@@ -33,7 +33,7 @@ integration: servers
 e2e: $(STAMP)
 	$(BIN)/python -m pytest tests/e2e
 
-servers: $(STAMP)  ## the pinned real servers of the tests and benchmarks (PostgreSQL from Debian: needs root once)
+servers: $(STAMP)  ## the pinned real servers of the tests and benchmarks (some from Debian: needs root once)
 	$(BIN)/python -m tests.services
 
 lint: $(STAMP)

@@ -104,7 +104,7 @@ def _storage(uri: str) -> Storage | None:
         storage = storage_from_string(uri, wrap_exceptions=True)
     except ConfigurationError as error:
         # Without the cause's text: a redis:// address holds its password.
-        remedy = "use memory://, or redis://... with the package redis installed"
+        remedy = "use memory://, or redis://... with medvec[replicas] installed"
         raise ConfigError(f"MEDVEC_API_LIMITS_URI cannot be used ({type(error).__name__})", remedy=remedy) from None
     assert isinstance(storage, Storage)
     return storage

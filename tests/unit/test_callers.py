@@ -285,7 +285,7 @@ def test_one_host_is_one_however_many_addresses_of_its_network_it_uses(world: Wo
     [
         ("api_rate_limit", "many"),
         ("api_cost_limit", ""),
-        ("api_limits_uri", "redis://:hunter2@127.0.0.1"),  # the client is no dependency
+        ("api_limits_uri", "memcached://:hunter2@127.0.0.1"),  # its client is no dependency
         ("api_limits_uri", "carrier-pigeon://"),
     ],
 )
