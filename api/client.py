@@ -17,11 +17,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import BaseModel
 
-from api.models.datasets import DatasetsAnswer
+from api.models.cohorts import NeighboursAnswer, NeighboursBody
+from api.models.datasets import DatasetModel, DatasetsAnswer
 from api.models.lineage import LineageAnswer
 from api.models.pictures import MapAnswer
-from api.models.search import SearchAnswer, SearchBody
+from api.models.replay import ReplayAnswer, ReplayBody
+from api.models.search import MembersAnswer, SearchAnswer, SearchBody
+from medvec_assets.query.forms import Form
 
 ATTEMPTS = 4
 LONGEST_WAIT_SECONDS = 30.0
@@ -51,7 +55,8 @@ class Refused(Exception):
 class Client:
     """Asks one service with one key or token. Close it, or use it in a `with`. Not to be shared between threads.
 
-    `purpose` is an HL7 PurposeOfUse code (HRESCH, TREAT, ...), which goes into the access log.
+    `purpose` is an HL7 PurposeOfUse code (HRESCH, TREAT, ...), which goes into the access log. What is asked with a body
+    raises pydantic.ValidationError where the service would refuse it unseen.
     """
 
     def __init__(
@@ -76,12 +81,8 @@ class Client:
         self._http.close()
 
     def search(self, text: str | None = None, **question: Any) -> SearchAnswer:
-        """Neighbours of a text, or of what `question` says: the fields of SearchBody.
-
-        Raises pydantic.ValidationError for a question that the service would refuse unseen.
-        """
-        asked = {"text": text, **question} if text is not None else question
-        body = SearchBody.model_validate(asked).model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Neighbours of a text, or of what `question` says: the fields of SearchBody."""
+        body = _body(SearchBody, {"text": text, **question} if text is not None else question)
         return SearchAnswer.model_validate(self._json("POST", "/v1/search", json=body))
 
     def search_image(self, image: Path | bytes, media_type: str | None = None, **narrowed: Any) -> SearchAnswer:
@@ -93,13 +94,35 @@ class Client:
         answer = self._json("POST", "/v1/search/image", content=image, headers=headers, params=_parameters(narrowed))
         return SearchAnswer.model_validate(answer)
 
+    def members(self, vector_id: str, limit: int = 100, after: str | None = None) -> MembersAnswer:
+        """The records whose identical content a hit stands for."""
+        parameters = _parameters({"limit": limit, "after": after})
+        return MembersAnswer.model_validate(self._json("GET", f"/v1/hits/{vector_id}/members", params=parameters))
+
+    def neighbours(self, dataset: str, **asked: Any) -> NeighboursAnswer:
+        """How many subjects are near a set, and never who: the fields of NeighboursBody."""
+        body = _body(NeighboursBody, {"dataset": dataset, **asked})
+        return NeighboursAnswer.model_validate(self._json("POST", "/v1/cohorts/neighbours", json=body))
+
+    def replay(self, **asked: Any) -> ReplayAnswer:
+        """An earlier question again, of the versions that its answer named: the fields of ReplayBody."""
+        return ReplayAnswer.model_validate(self._json("POST", "/v1/replay", json=_body(ReplayBody, asked)))
+
     def lineage(self, vector_id: str) -> LineageAnswer:
         """The chain from a vector back to its source."""
         return LineageAnswer.model_validate(self._json("GET", f"/v1/lineage/{vector_id}"))
 
+    def lineage_as(self, vector_id: str, form: Form | str) -> str:
+        """The same as a document: prov, openlineage, svg or html."""
+        return self._ask("GET", f"/v1/lineage/{vector_id}", params={"format": Form(form).value}).text
+
     def datasets(self) -> DatasetsAnswer:
         """What this key may see."""
         return DatasetsAnswer.model_validate(self._json("GET", "/v1/datasets"))
+
+    def dataset(self, dataset: str) -> DatasetModel:
+        """One of them."""
+        return DatasetModel.model_validate(self._json("GET", f"/v1/datasets/{dataset}"))
 
     def map(self, dataset: str, space: str) -> MapAnswer:
         """A sample of a space's vectors in two dimensions."""
@@ -121,6 +144,10 @@ class Client:
                 break
             time.sleep(min(float(answer.headers.get("Retry-After", "1")), LONGEST_WAIT_SECONDS))
         raise Refused(answer)
+
+
+def _body(form: type[BaseModel], asked: Mapping[str, Any]) -> dict[str, Any]:
+    return form.model_validate(asked).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _parameters(narrowed: Mapping[str, Any]) -> dict[str, str | Sequence[str]]:

@@ -19,6 +19,7 @@ import pytest
 from helpers.filling import fill
 from helpers.made_once import made_once
 
+from api.client import Client
 from medvec_assets.catalog import dataset
 from medvec_assets.stages.context import Context
 from resources.lakehouse import Lakehouse
@@ -197,3 +198,48 @@ def test_the_log_holds_routes_and_no_question(service: Running) -> None:
         time.sleep(0.05)
     assert "POST /v1/search 200" in log
     assert "JANE-DOE" not in log
+
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "shown"),
+    [
+        ("search_and_cite.py", ["contrast enhanced CT of the liver"], "CC BY"),
+        ("neighbours_of_a_cohort.py", ["tcia_catalog", LIVER], BRAIN),
+        ("keep_the_evidence.py", ["brain MR", "lineage.json"], "again at {'tcia_catalog/text': "),
+    ],
+)
+def test_the_documented_programs_run(
+    service: Running, tmp_path: Path, program: str, arguments: list[str], shown: str
+) -> None:
+    environment = os.environ | {"MEDVEC_KEY": service.client.headers["X-API-Key"].strip()}
+    command = [sys.executable, str(EXAMPLES / program), str(service.client.base_url), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown in done.stdout
+    assert all("prefix" in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_the_client_has_a_method_for_every_route_that_answers_data(service: Running) -> None:
+    methods = {
+        "/v1/search": Client.search,
+        "/v1/search/image": Client.search_image,
+        "/v1/hits/{vector_id}/members": Client.members,
+        "/v1/cohorts/neighbours": Client.neighbours,
+        "/v1/replay": Client.replay,
+        "/v1/lineage/{vector_id}": Client.lineage,
+        "/v1/datasets": Client.datasets,
+        "/v1/datasets/{dataset_id}": Client.dataset,
+        "/v1/datasets/{dataset_id}/map": Client.map,
+    }
+    paths = {path for path in service.client.get("/openapi.json").json()["paths"] if path.startswith("/v1/")}
+    assert {path for path in paths if "thumbnail" not in path} == set(methods)
+    url, key = str(service.client.base_url), service.client.headers["X-API-Key"].strip()
+    with Client(url, key) as client:
+        [hit] = client.search("liver CT", limit=1).hits
+        members = client.members(hit.vector_id)
+        assert members.members == hit.members and hit.record_id in [one.record_id for one in members.records]
+        assert client.dataset(hit.dataset) in client.datasets().datasets
+        assert client.lineage_as(hit.vector_id, "svg").lstrip().startswith("<svg")
