@@ -24,6 +24,7 @@ import polars as pl
 from resources.errors import ConfigError
 from resources.settings import Settings
 
+MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; the stages refuse a larger one before it is read
 LISTING: dict[str, pl.DataType] = {
     "object_id": pl.String(),  # stable over versions; a surrogate where the source's own name could identify
     "cohort": pl.String(),
