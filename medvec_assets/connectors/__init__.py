@@ -71,7 +71,8 @@ class Connector(Protocol):
     """
 
     is_remote: bool
-    """Reads cross the web: stages keep what was verified (landing), so that no object is fetched twice."""
+    """Reads cross the web: stages keep what was verified (landing), so that no object is fetched twice, and so does a listing
+    what it reads whole (Landing.digest_and_head)."""
 
     def version(self) -> str:
         """What the source has published, as one string; equal strings mean that nothing changed. Cheap."""
