@@ -99,12 +99,8 @@ class ObjectStore:
                 if draft.stat().st_mtime < before.timestamp():
                     draft.unlink()
 
-    def sha256(self, key: str) -> str:
-        """Hex digest of the object's bytes, in constant memory."""
-        return self.digest_and_head(key, 0)[0]
-
     def digest_and_head(
-        self, key: str, head_bytes: int, write: Callable[[bytes], object] | None = None
+        self, key: str, head_bytes: int = 0, write: Callable[[bytes], object] | None = None
     ) -> tuple[str, bytes]:
         """sha256 of the whole object and its first `head_bytes` bytes, in one read and constant memory. `write` is given the
         whole object too, in pieces; what it raises is raised."""

@@ -151,7 +151,7 @@ class Bucket(ObjectStore):
         self.folder, self.midway, self.reads = None, midway, list[str]()
 
     def digest_and_head(
-        self, key: str, head_bytes: int, write: Callable[[bytes], object] | None = None
+        self, key: str, head_bytes: int = 0, write: Callable[[bytes], object] | None = None
     ) -> tuple[str, bytes]:
         self.reads.append(key)
 
