@@ -35,19 +35,20 @@ _log = logging.getLogger(__name__)
 class Landing:
     """The entries of one dataset."""
 
-    def __init__(self, settings: Settings, dataset_id: str) -> None:
+    def __init__(self, settings: Settings, dataset_id: str, *, keeps: bool = True) -> None:
+        """Without `keeps` what is there is found, and no file is added."""
+        self._keeps = keeps
         self._dataset_id = dataset_id
         self._folder = settings.home / "landed" / dataset_id
         self._limit_bytes = settings.landed_bytes
         self._unjudged_bytes = settings.landed_bytes  # added since the whole was last looked at; at first nobody knows
         self._digested_bytes = 0
-        self._given_up = False  # what is there is still found
 
     def digest_and_head(self, store: ObjectStore, key: str, size_bytes: int, head_bytes: int = 0) -> tuple[str, bytes]:
         """As of ObjectStore. What crosses the web for it is kept by the digest, as stages keep an object, so that it crosses
         once. Beyond the limit it would push out what was kept just before: then it is only read."""
         room = min(MAX_OBJECT_BYTES, self._limit_bytes - self._digested_bytes)
-        if store.folder is None and size_bytes <= room and not self._given_up:
+        if store.folder is None and size_bytes <= room and self._keeps:
             # The draft is named after the place, since nobody knows the digest yet. Who finds another process reading the
             # object does not wait, and keeps nothing.
             with self._forgiving(), suppress(Timeout), self._draft(self._path(store.uri_of(key)), timeout=0) as draft:
@@ -71,7 +72,7 @@ class Landing:
             path.write_bytes(fetched[0])
 
         for _ in range(2):
-            if self._given_up and not self._path(name).exists():
+            if not self._keeps and not self._path(name).exists():
                 break
             # Not found: another process made room in between.
             with self._forgiving(), suppress(FileNotFoundError):
@@ -154,13 +155,13 @@ class Landing:
         try:
             yield
         except OSError as error:
-            if not self._given_up:
+            if self._keeps:
                 _log.warning(
                     "%s: what is read of the source cannot be kept below MEDVEC_HOME (%s): it will be read again",
                     self._dataset_id,
                     errno.errorcode.get(error.errno or 0, type(error).__name__),
                 )
-            self._given_up = True
+            self._keeps = False
 
     def _make_room(self, newest: Path) -> None:
         """Files beyond the limit go, the one longest not asked for first. Folders stay, which take hours to make, until

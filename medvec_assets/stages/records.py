@@ -233,9 +233,10 @@ def _suppressed_digest(ctx: Context, spec: DatasetSpec) -> str:
     return fingerprints.set_digest(frozenset(rows["subject_key"]) if rows is not None else ())
 
 
-def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
-    """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
-    connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id)
+def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame, *, keeps: bool = True) -> ReadObject:
+    """Reads an object and refuses it if its bytes are not the ones the manifest lists. What crosses the web for it is kept
+    if `keeps`."""
+    connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id, keeps=keeps)
     digested = objects.filter(pl.col("checksum_kind").is_in(CHECKED_ON_READ))
     expected = {uri: (kind, digest) for uri, kind, digest in digested.select("uri", "checksum_kind", "checksum").rows()}
 
@@ -260,12 +261,12 @@ def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> R
     return read
 
 
-def reader(ctx: Context, spec: DatasetSpec, partition: str) -> ReadObject:
+def reader(ctx: Context, spec: DatasetSpec, partition: str, *, keeps: bool = True) -> ReadObject:
     """A verified reader for the partition's objects, for stages after records."""
     manifest = ctx.lake.snapshot(tables.manifest(spec.id))
     assert manifest is not None
     columns = ["uri", "checksum", "checksum_kind"]
-    return verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition))
+    return verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition), keeps=keeps)
 
 
 def _check_counts(

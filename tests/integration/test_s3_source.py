@@ -24,6 +24,8 @@ from helpers.listing_process import Job, listed
 
 from medvec_assets.catalog import dataset
 from medvec_assets.connectors import sample_folder
+from medvec_assets.query import thumbnails
+from medvec_assets.query.published import LiveSpace
 from medvec_assets.stages import embeddings, manifest, records
 from medvec_assets.stages.context import Context
 from resources import tables
@@ -114,6 +116,25 @@ def test_an_object_crosses_once_for_all_stages_and_again_only_when_it_changed(so
     objects, more = run(source, tmp_path)
     new = f"{source.uri}/chest_ct/another.dcm"
     assert source.crossed(objects) == dict.fromkeys(objects, 0) | {new: 1} and more == vectors + 1
+
+
+def test_a_service_keeps_nothing_of_what_it_shows(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its home may be another than the pipeline's, where nobody would remove what was withdrawn."""
+    source.put_sample(DICOM)
+    objects, _ = run(source, tmp_path)
+    source.gets.clear()
+    spec = dataset(DICOM)
+    live = LiveSpace(spec, "image", spec.spaces["image"].version, "open", 1, "none is asked")
+    monkeypatch.setattr(thumbnails, "live_spaces", lambda *_: [live])
+    lake = Lakehouse.open(Settings(home=tmp_path))
+    shown = lake.ensure(tables.embeddings(spec.id, "image")).read(["vector_id"])["vector_id"][0]
+    for home, fetched in ((tmp_path, 0), (tmp_path / "service", 1)):
+        settings = Settings(home=home, sources={DICOM: source.uri}, pseudonym_key="33" * 32)
+        assert thumbnails.thumbnail(shown, settings, lake).png.startswith(b"\x89PNG")
+        assert sum(source.crossed(objects).values()) == fetched
+    assert not (tmp_path / "service" / "landed").exists()
 
 
 @pytest.mark.parametrize(

@@ -267,3 +267,13 @@ def test_what_cannot_be_kept_fails_no_reading_and_is_told_once(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 3 and not any("content" in one for one in told), "one of each landing, which is three"
     assert tmp_path.joinpath("landed").is_file() or entries(tmp_path) == []
+
+
+def test_who_keeps_nothing_finds_what_is_there_and_adds_nothing(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    reader = Landing(Settings(home=tmp_path), "tcia_catalog", keeps=False)
+    assert reader.bytes(name, lambda: b"content") == b"content"
+    reader.digest_and_head(Bucket(tmp_path / "in"), "a", 7)
+    assert not (tmp_path / "landed").exists()
+    landing(tmp_path).bytes(name, lambda: b"content")
+    assert reader.bytes(name, unread) == b"content"
