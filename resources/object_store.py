@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -99,15 +99,16 @@ class ObjectStore:
                 if draft.stat().st_mtime < before.timestamp():
                     draft.unlink()
 
-    def sha256(self, key: str) -> str:
-        """Hex digest of the object's bytes, in constant memory."""
-        return self.digest_and_head(key, 0)[0]
-
-    def digest_and_head(self, key: str, head_bytes: int) -> tuple[str, bytes]:
-        """sha256 of the whole object and its first `head_bytes` bytes, in one read and constant memory."""
+    def digest_and_head(
+        self, key: str, head_bytes: int = 0, write: Callable[[bytes], object] | None = None
+    ) -> tuple[str, bytes]:
+        """sha256 of the whole object and its first `head_bytes` bytes, in one read and constant memory. `write` is given the
+        whole object too, in pieces; what it raises is raised."""
         digest, head = hashlib.sha256(), bytearray()
         for chunk in self._backend.stream(key, None):
             digest.update(chunk)
+            if write is not None:
+                write(chunk)
             head += chunk[: head_bytes - len(head)]
         return digest.hexdigest(), bytes(head)
 

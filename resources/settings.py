@@ -57,7 +57,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="source -> its token, key, SAS or user:password, as its connector says"
     )
     landed_bytes: int = Field(
-        default=20_000_000_000, ge=0, description="of each dataset's files that were fetched from the web and are kept"
+        default=20_000_000_000,
+        ge=0,
+        description="of each dataset's files that were fetched from the web or a bucket and are kept",
     )
     weights: dict[str, str] = Field(default_factory=dict, description="encoder ref -> path or s3:// of its weights")
     site: str = Field(

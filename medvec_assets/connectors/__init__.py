@@ -24,6 +24,7 @@ import polars as pl
 from resources.errors import ConfigError
 from resources.settings import Settings
 
+MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; the stages refuse a larger one before it is read
 LISTING: dict[str, pl.DataType] = {
     "object_id": pl.String(),  # stable over versions; a surrogate where the source's own name could identify
     "cohort": pl.String(),
@@ -70,7 +71,8 @@ class Connector(Protocol):
     """
 
     is_remote: bool
-    """Reads cross the web: stages keep what was verified (landing), so that no object is fetched twice."""
+    """Reads cross the web: stages keep what was verified (landing), so that no object is fetched twice, and so does a listing
+    what it reads whole (Landing.digest_and_head)."""
 
     def version(self) -> str:
         """What the source has published, as one string; equal strings mean that nothing changed. Cheap."""

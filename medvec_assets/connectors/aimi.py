@@ -56,10 +56,10 @@ _PICTURES = tuple(f".{name}" for name in _MEDIA_TYPES)
 
 def open_connector(settings: Settings, dataset_id: str) -> Aimi:
     source = settings.sources.get(dataset_id) or str(sample_folder(dataset_id))
-    if not is_web(source):
-        return Aimi(StoredFiles(source), settings, dataset_id)
-    secret = settings.credentials.get(SOURCE)
     landing = Landing(settings, dataset_id)
+    if not is_web(source):
+        return Aimi(StoredFiles(source, landing), settings, dataset_id)
+    secret = settings.credentials.get(SOURCE)
     return Aimi(AzureBlobs(source, secret.get_secret_value() if secret else "", SOURCE, landing), settings, dataset_id)
 
 

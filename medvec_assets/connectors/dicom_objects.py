@@ -29,6 +29,7 @@ from typing import Any
 import polars as pl
 
 from medvec_assets.connectors import LISTING, Connector, Listing, Rejection, cohort_slug, nbia
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.observations import Observations
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, ObjectRejected, SourceError
@@ -57,6 +58,7 @@ class _Root:
     """One place that is listed. A sample root has a cohort and a licence; only its top-level .dcm files count."""
 
     store: ObjectStore
+    landing: Landing
     cohort: str | None = None
     license: str | None = None
 
@@ -64,6 +66,9 @@ class _Root:
         for info in self.store.list():
             if self.cohort is None or ("/" not in info.key and info.key.endswith(".dcm")):
                 yield info
+
+    def digest_and_head(self, info: ObjectInfo, head_bytes: int = 0) -> tuple[str, bytes]:
+        return self.landing.digest_and_head(self.store, info.key, info.size_bytes, head_bytes)
 
     def is_license(self, key: str) -> bool:
         folder, _, name = key.rpartition("/")
@@ -98,11 +103,12 @@ def open_connector(settings: Settings, dataset_id: str) -> Connector:
     source = settings.sources.get(dataset_id)
     if source and nbia.is_nbia(source):
         return nbia.open_connector(settings, dataset_id)
-    roots = (_Root(ObjectStore(source)),) if source else _sample_roots()
+    landing = Landing(settings, dataset_id)
+    roots = (_Root(ObjectStore(source), landing),) if source else _sample_roots(landing)
     return DicomObjects(roots, Observations(settings, dataset_id), workers=settings.decode_threads)
 
 
-def _sample_roots() -> tuple[_Root, ...]:
+def _sample_roots(landing: Landing) -> tuple[_Root, ...]:
     """Real acquisitions of pydicom's packages (both MIT), found without importing them."""
     folders = {"pydicom_data": ("data_store", "data"), "pydicom_tests": ("pydicom", "data/test_files")}
     roots = []
@@ -112,16 +118,15 @@ def _sample_roots() -> tuple[_Root, ...]:
             remedy = "install the project's dependencies (make setup), or name a folder in MEDVEC_SOURCES"
             raise ConfigError(f"the sample bundle needs the package {package}", remedy=remedy)
         path = Path(next(iter(found.submodule_search_locations))) / folder
-        roots.append(_Root(ObjectStore(str(path)), cohort, "MIT"))
+        roots.append(_Root(ObjectStore(str(path)), landing, cohort, "MIT"))
     return tuple(roots)
 
 
 class DicomObjects:
     """Connector of dataset tcia_radiology (medvec_assets.connectors.Connector)."""
 
-    is_remote = False
-
     def __init__(self, roots: tuple[_Root, ...], observations: Observations, workers: int) -> None:
+        self.is_remote = any(root.store.folder is None for root in roots)
         self._roots = roots
         self._observations = observations
         self._workers = workers
@@ -256,7 +261,7 @@ def _observed(root: _Root, info: ObjectInfo, cohort: str) -> tuple[str, str, str
     """Checksum, media type, subject and record: one read of the whole object, whose first bytes hold the header."""
     from medvec_assets.modalities.imaging.dicom_file import series_header
 
-    checksum, head = root.store.digest_and_head(info.key, HEAD_BYTES)
+    checksum, head = root.digest_and_head(info, HEAD_BYTES)
     header = series_header(head)
     surrogate = object_id(root, info.key)
     series = header.series_uid if header and header.series_uid else surrogate
@@ -318,7 +323,7 @@ def _idc_row(
     if known is not None and _unchanged(info, known):
         checksum = known.checksum
     else:  # by another name: the layout of an object's place may change, and then its header counts
-        checksum = observations.of(f"idc {_state(info)}", info.etag, lambda: root.store.sha256(info.key))
+        checksum = observations.of(f"idc {_state(info)}", info.etag, lambda: root.digest_and_head(info)[0])
     return _row(
         root,
         info,

@@ -128,9 +128,8 @@ class GdcService:
 class GdcFolder:
     """Connector over what gdc-client has left."""
 
-    is_remote = False
-
     def __init__(self, store: ObjectStore) -> None:
+        self.is_remote = store.folder is None
         self._store = store
 
     def version(self) -> str:

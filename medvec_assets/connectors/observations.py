@@ -1,4 +1,5 @@
-"""What was read of objects to list them, from when it was read until a manifest holds it.
+"""What was read of objects to list them, from when it was read until a manifest holds it; of those that a manifest refuses,
+as long as they are listed.
 
 Belongs here: keeping such facts, so that a killed listing reads no object again, and letting go of them. Does not belong
 here: the facts (connectors), objects' bytes (landing), what a committed manifest says (`previous` of a listing).
@@ -12,17 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 
 from resources.settings import Settings
 
 PAGE_BYTES = 4_096  # SQLite's own default
-_TABLE = "CREATE TABLE IF NOT EXISTS observed (key BLOB PRIMARY KEY, fact TEXT, digest BLOB) WITHOUT ROWID"
+_COLUMNS = "key BLOB PRIMARY KEY, fact TEXT, digest BLOB, asked REAL"  # when it was last asked for
+_TABLE = f"CREATE TABLE IF NOT EXISTS observed ({_COLUMNS}) WITHOUT ROWID"
 _SETUP = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", _TABLE)  # a write is 20 us, and no fsync
-_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: columns of another version
 _log = logging.getLogger(__name__)
 
 
@@ -43,16 +48,21 @@ class Observations:
         key = hashlib.sha256(f"{name}\x1f{etag}".encode("utf-8", "surrogateescape")).digest()[:16]
         found = self._asked("SELECT fact, digest FROM observed WHERE key = ?", key) if etag else None
         if found is not None and found[1] == _digest(key, found[0]):
+            self._asked("UPDATE observed SET asked = ? WHERE key = ?", time.time(), key)
             return str(found[0])
         fact = observe()
         if etag and fact:
-            self._asked("INSERT OR REPLACE INTO observed VALUES (?, ?, ?)", key, fact, _digest(key, fact))
+            self._asked(
+                "INSERT OR REPLACE INTO observed VALUES (?, ?, ?, ?)", key, fact, _digest(key, fact), time.time()
+            )
         return fact
 
-    def drop(self) -> None:
-        """A manifest holds them now."""
+    def drop(self, unless_asked_since: datetime | None = None) -> None:
+        """A manifest holds them now. Where it refused objects, nobody knows which facts are theirs: those asked for since its
+        listing began stay until the next, which asks for none that a manifest holds, nor of what the source withdrew."""
         if self._path.exists():
-            self._asked("DELETE FROM observed")
+            kept_from = unless_asked_since.timestamp() if unless_asked_since else math.inf
+            self._asked("DELETE FROM observed WHERE asked < ?", kept_from)
             self._asked("VACUUM")
             with self._lock:
                 self._close()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.observations import Observations
 from medvec_assets.fingerprints import set_digest
 from resources.errors import ConfigError, ObjectRejected, SourceUnavailable
@@ -60,17 +61,17 @@ class SourceFiles(Protocol):
 class StoredFiles:
     """A folder or an s3:// prefix."""
 
-    is_remote = False
-
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, landing: Landing) -> None:
         self._store = ObjectStore(uri)
+        self._landing = landing
+        self.is_remote = self._store.folder is None
 
     def list(self) -> Iterator[SourceFile]:
         for info in self._store.list():
             yield SourceFile(info.key, info.uri, info.size_bytes, info.etag, None, "sha256")
 
     def sha256(self, file: SourceFile) -> str:
-        return self._store.sha256(file.key)
+        return self._landing.digest_and_head(self._store, file.key, file.size_bytes)[0]
 
     def get(self, uri: str, max_bytes: int) -> bytes:
         key = self._store.key_of(uri)

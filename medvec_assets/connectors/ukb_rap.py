@@ -22,12 +22,14 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from medvec_assets.connectors import LISTING, Listing, Rejection, sample_folder
 from medvec_assets.connectors.dnanexus import DnanexusProject
+from medvec_assets.connectors.landing import Landing
 from medvec_assets.connectors.source_files import (
     Checksums,
     SourceFile,
@@ -58,12 +60,14 @@ _MEDIA_TYPES = {"zip": "application/zip", "nii": "application/x-nifti", "nii.gz"
 def open_connector(settings: Settings, dataset_id: str) -> UkbRap:
     source = settings.sources.get(dataset_id) or str(sample_folder(dataset_id))
     lists = settings.sources.get(WITHDRAWALS)
-    return UkbRap(_files(source, settings), _files(lists, settings) if lists else None, settings, dataset_id)
+    landing = Landing(settings, dataset_id)
+    at = partial(_files, settings=settings, landing=landing)
+    return UkbRap(at(source), at(lists) if lists else None, settings, dataset_id)
 
 
-def _files(source: str, settings: Settings) -> SourceFiles:
+def _files(source: str, settings: Settings, landing: Landing) -> SourceFiles:
     if not is_web(source):
-        return StoredFiles(source)
+        return StoredFiles(source, landing)
     token = settings.credentials.get(SOURCE)
     return DnanexusProject(source, token.get_secret_value() if token else "", SOURCE)
 

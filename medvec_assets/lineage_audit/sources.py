@@ -1,7 +1,7 @@
 """The bytes of source objects against the checksums of the manifest.
 
 Read one after another through the dataset's connector, never from what an earlier read kept: one object is in memory, at
-most records.MAX_OBJECT_BYTES of it. Checksums that are the source's own (an ETag, a UUID of a series) tell nothing of the
+most connectors.MAX_OBJECT_BYTES of it. Checksums that are the source's own (an ETag, a UUID of a series) tell nothing of the
 bytes; such objects are counted, not read.
 
 Belongs here: this comparison. Does not belong here: what the bytes mean.
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from medvec_assets.catalog.spec import DatasetSpec
+from medvec_assets.connectors import MAX_OBJECT_BYTES
 from medvec_assets.lineage_audit.findings import Ledger
 from medvec_assets.stages.context import Context
-from medvec_assets.stages.records import CHECKED_ON_READ, MAX_OBJECT_BYTES
+from medvec_assets.stages.records import CHECKED_ON_READ
 from resources.errors import MedvecError, ObjectRejected
 
 

@@ -78,7 +78,7 @@ def _of(vector_id: str, live: LiveSpace, settings: Settings, lake: Lakehouse) ->
         return None
     record_id, partition, subject_key = shown.row(0)
     ctx = Context(settings, lake, run_id="thumbnail")
-    read = Payloads(lake.root, spec.id).reader(records_stage.reader(ctx, spec, partition))
+    read = Payloads(lake.root, spec.id).reader(records_stage.reader(ctx, spec, partition, keeps=False))
     wanted = pl.DataFrame({"record_id": [record_id], "fingerprint": [""]})
     try:
         for frame in encoding.jobs(ctx, spec, partition, records, wanted):

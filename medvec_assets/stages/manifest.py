@@ -144,7 +144,7 @@ def refresh(ctx: Context, spec: DatasetSpec, split: tuple[str, ...] = ()) -> Ref
         output_digest=content,
     )
     Landing(ctx.settings, spec.id).listed(began)
-    Observations(ctx.settings, spec.id).drop()
+    Observations(ctx.settings, spec.id).drop(unless_asked_since=began if rejected else None)
     return Refreshed(outcome, new_plan, changed, version)
 
 

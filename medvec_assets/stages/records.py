@@ -20,6 +20,7 @@ import pyarrow.ipc
 
 from medvec_assets import fingerprints, partitions
 from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec, Withdrawal
+from medvec_assets.connectors import MAX_OBJECT_BYTES
 from medvec_assets.connectors.landing import Landing
 from medvec_assets.json_columns import with_mark
 from medvec_assets.modalities import OPEN, RECORD_FRAME, Modality, PayloadModality, ReadObject, Rejected, modality
@@ -34,7 +35,6 @@ from resources.vector_index.types import MAX_BYTES
 
 ASSET = "records"
 BATCH_RECORDS = 4_096  # of the spool and of a commit, however small the pieces are that records are made in
-MAX_OBJECT_BYTES = 4 << 30  # one DICOM object; larger is refused before it is read
 CHECKED_ON_READ = ("sha256", "md5")  # checksum kinds that are the digest of an object's bytes
 _INDEXED = ("record_id", "modality")  # what a modality writes and an index entity repeats
 
@@ -233,16 +233,19 @@ def _suppressed_digest(ctx: Context, spec: DatasetSpec) -> str:
     return fingerprints.set_digest(frozenset(rows["subject_key"]) if rows is not None else ())
 
 
-def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> ReadObject:
-    """Reads an object and refuses it if its bytes are not the ones the manifest lists."""
-    connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id)
+def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame, *, keeps: bool = True) -> ReadObject:
+    """Reads an object and refuses it if its bytes are not the ones the manifest lists. What crosses the web for it is kept
+    if `keeps`."""
+    connector, landing = ctx.connector(spec), Landing(ctx.settings, spec.id, keeps=keeps)
     digested = objects.filter(pl.col("checksum_kind").is_in(CHECKED_ON_READ))
     expected = {uri: (kind, digest) for uri, kind, digest in digested.select("uri", "checksum_kind", "checksum").rows()}
 
+    def is_right(kind: str, digest: str, data: bytes) -> bool:
+        return hashlib.new(kind, data, usedforsecurity=False).hexdigest() == digest
+
     def verified(uri: str) -> bytes:
         data = connector.read(uri, max_bytes=MAX_OBJECT_BYTES)
-        kind, digest = expected.get(uri, ("", ""))
-        if kind and hashlib.new(kind, data, usedforsecurity=False).hexdigest() != digest:
+        if uri in expected and not is_right(*expected[uri], data):
             raise ObjectRejected(
                 "an object's bytes are not the ones its manifest row was made from",
                 code="checksum_mismatch",
@@ -253,17 +256,17 @@ def verified_reader(ctx: Context, spec: DatasetSpec, objects: pl.DataFrame) -> R
     def read(uri: str) -> bytes:
         if not connector.is_remote or uri not in expected:
             return verified(uri)
-        return landing.bytes("-".join(expected[uri]), partial(verified, uri))
+        return landing.bytes("-".join(expected[uri]), partial(verified, uri), partial(is_right, *expected[uri]))
 
     return read
 
 
-def reader(ctx: Context, spec: DatasetSpec, partition: str) -> ReadObject:
+def reader(ctx: Context, spec: DatasetSpec, partition: str, *, keeps: bool = True) -> ReadObject:
     """A verified reader for the partition's objects, for stages after records."""
     manifest = ctx.lake.snapshot(tables.manifest(spec.id))
     assert manifest is not None
     columns = ["uri", "checksum", "checksum_kind"]
-    return verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition))
+    return verified_reader(ctx, spec, manifest.read(columns, pc.field("partition") == partition), keeps=keeps)
 
 
 def _check_counts(

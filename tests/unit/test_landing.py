@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import resource
+import signal
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from medvec_assets.connectors import landing as module
 from medvec_assets.connectors.landing import Landing
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 
 
@@ -122,3 +130,150 @@ def test_what_another_process_made_room_of_is_read_again(tmp_path: Path) -> None
 
     kept.made = gone  # type: ignore[method-assign]
     assert kept.bytes("md5-1", lambda: b"content") == b"content"
+
+
+def test_what_a_power_cut_left_a_part_of_is_read_again(tmp_path: Path) -> None:
+    kept, is_right = landing(tmp_path), lambda data: data == b"content"
+    kept.made("md5-1", lambda path: path.write_bytes(b"con"))
+    for _ in range(2):
+        assert kept.bytes("md5-1", lambda: b"content", is_right) == b"content"
+    assert kept.made("md5-1", lambda _: pytest.fail("it is there")).read_bytes() == b"content"
+
+
+# ---------------------------------------------------------------- what is read to be digested
+
+
+class Bucket(ObjectStore):
+    """A folder that is read as a bucket is. `midway` is called after the first piece of an object."""
+
+    def __init__(self, root: Path, midway: Callable[[], object] = lambda: None) -> None:
+        super().__init__(str(root))
+        self.folder, self.midway, self.reads = None, midway, list[str]()
+
+    def digest_and_head(
+        self, key: str, head_bytes: int = 0, write: Callable[[bytes], object] | None = None
+    ) -> tuple[str, bytes]:
+        self.reads.append(key)
+
+        def halting(piece: bytes) -> None:
+            assert write is not None
+            write(piece[:1])
+            self.midway()
+            write(piece[1:])
+
+        return super().digest_and_head(key, head_bytes, halting if write else None)
+
+
+def put(root: Path, key: str, data: bytes) -> str:
+    """The name that stages keep an object by."""
+    root.mkdir(exist_ok=True)
+    (root / key).write_bytes(data)
+    return f"sha256-{hashlib.sha256(data).hexdigest()}"
+
+
+def entries(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "landed" / "tcia_catalog").glob("??/*"))
+
+
+def unread() -> bytes:
+    pytest.fail("fetched again")
+
+
+def test_what_crossed_the_web_to_be_digested_is_kept_by_its_digest(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    read = Bucket(tmp_path / "in")
+    assert landing(tmp_path).digest_and_head(read, "a", 7, 3) == (name.partition("-")[2], b"con")
+    assert landing(tmp_path).bytes(name, unread) == b"content" and len(entries(tmp_path)) == 1
+
+
+def test_what_lies_in_a_folder_is_not_copied(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    assert landing(tmp_path).digest_and_head(ObjectStore(str(tmp_path / "in")), "a", 7)[0] == name.partition("-")[2]
+    assert entries(tmp_path) == []
+
+
+def test_a_process_killed_in_reading_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    child = os.fork()
+    if child == 0:
+        killed = Bucket(tmp_path / "in", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        landing(tmp_path).digest_and_head(killed, "a", 7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(entries(tmp_path)) == 2, "its lock and a draft"
+    landing(tmp_path).digest_and_head(Bucket(tmp_path / "in"), "a", 7)
+    assert len(entries(tmp_path)) == 1
+    assert landing(tmp_path).bytes(name, unread) == b"content"
+
+
+def test_of_two_at_once_each_has_its_answer_and_one_entry_is_kept(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    answers = []
+    first = Bucket(
+        tmp_path / "in",
+        lambda: answers.append(landing(tmp_path).digest_and_head(Bucket(tmp_path / "in"), "a", 7, 3)),
+    )
+    assert landing(tmp_path).digest_and_head(first, "a", 7, 3) == answers[0] == (name.partition("-")[2], b"con")
+    assert landing(tmp_path).bytes(name, unread) == b"content" and len(entries(tmp_path)) == 1
+
+
+def test_a_listing_keeps_no_more_than_fits_and_no_object_that_stages_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_OBJECT_BYTES", 150)
+    sizes = {"large": 200, "a": 100, "b": 100, "c": 100}
+    names = {key: put(tmp_path / "in", key, key.encode() * (size // len(key))) for key, size in sizes.items()}
+    kept, bucket = landing(tmp_path, landed_bytes=250), Bucket(tmp_path / "in")
+    for key, size in sizes.items():
+        assert kept.digest_and_head(bucket, key, size)[0] == names[key].partition("-")[2]
+    assert bucket.reads == list(sizes) and len(entries(tmp_path)) == 2
+    assert [len(kept.bytes(names[key], unread)) for key in "ab"] == [100, 100]
+
+
+@contextmanager
+def nowhere_to_write(tmp_path: Path) -> Iterator[None]:
+    """No folder can be where the landing should be."""
+    (tmp_path / "landed").write_bytes(b"")
+    yield
+
+
+@contextmanager
+def full_disk(tmp_path: Path) -> Iterator[None]:
+    """No file gets longer than four bytes: what writes more is told so by the system, as of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("trouble", [nowhere_to_write, full_disk])
+def test_what_cannot_be_kept_fails_no_reading_and_is_told_once(
+    trouble: Callable[[Path], AbstractContextManager[None]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {key: put(tmp_path / "in", key, f"content {key}".encode()) for key in "ab"}
+    kept, bucket, fetched = landing(tmp_path), Bucket(tmp_path / "in"), list[str]()
+
+    def fetch(key: str) -> bytes:
+        fetched.append(key)
+        return f"content {key}".encode()
+
+    with caplog.at_level(logging.WARNING), trouble(tmp_path):
+        digests = [kept.digest_and_head(bucket, key, 9)[0] for key in "ab"]
+        contents = [landing(tmp_path).bytes(names[key], partial(fetch, key)) for key in "ab"]
+    assert digests == [name.partition("-")[2] for name in names.values()]
+    assert contents == [b"content a", b"content b"] and fetched == ["a", "b"]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3 and not any("content" in one for one in told), "one of each landing, which is three"
+    assert tmp_path.joinpath("landed").is_file() or entries(tmp_path) == []
+
+
+def test_who_keeps_nothing_finds_what_is_there_and_adds_nothing(tmp_path: Path) -> None:
+    name = put(tmp_path / "in", "a", b"content")
+    reader = Landing(Settings(home=tmp_path), "tcia_catalog", keeps=False)
+    assert reader.bytes(name, lambda: b"content") == b"content"
+    reader.digest_and_head(Bucket(tmp_path / "in"), "a", 7)
+    assert not (tmp_path / "landed").exists()
+    landing(tmp_path).bytes(name, lambda: b"content")
+    assert reader.bytes(name, unread) == b"content"

@@ -94,9 +94,12 @@ def test_digests_heads_and_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     data = bytes(range(100))
     store = ObjectStore(str(tmp_path))
     store.put("x", data)
-    assert store.sha256("x") == hashlib.sha256(data).hexdigest()
+    assert store.digest_and_head("x") == (hashlib.sha256(data).hexdigest(), b"")
     assert store.digest_and_head("x", 10) == (hashlib.sha256(data).hexdigest(), data[:10])
     assert store.digest_and_head("x", 1000)[1] == data
+    pieces: list[bytes] = []
+    store.digest_and_head("x", write=pieces.append)
+    assert len(pieces) > 1 and b"".join(pieces) == data
     assert store.get_range("x", 90, 5) == data[90:95]
     assert store.get_range("x", 95, 50) == data[95:]
     assert store.get_range("x", 200, 5) == b""
@@ -138,7 +141,7 @@ def test_delete_is_idempotent_and_missing_objects_are_named(tmp_path: Path) -> N
     store.delete("x")
     store.delete("x")
     assert code_of(lambda: store.get("x", 1)) == "object_missing"
-    assert code_of(lambda: store.sha256("no/such")) == "object_missing"
+    assert code_of(lambda: store.digest_and_head("no/such")) == "object_missing"
 
 
 def test_permission_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +248,7 @@ def test_a_bucket_is_read_and_written_like_a_folder(bucket: type[FakeS3]) -> Non
     assert info.etag == hashlib.md5(b"0123456789").hexdigest()
     assert info.uri == "s3://bucket/pre fix/a b/ü #1%20.dcm" and store.key_of(info.uri) == info.key
     assert store.get(info.key, 10) == read_uri(info.uri, 10) == b"0123456789"
-    assert store.sha256(info.key) == hashlib.sha256(b"0123456789").hexdigest()
+    assert store.digest_and_head(info.key)[0] == hashlib.sha256(b"0123456789").hexdigest()
     assert [store.get_range(info.key, *span) for span in ((2, 3), (8, 9), (99, 1))] == [b"234", b"89", b""]
 
 

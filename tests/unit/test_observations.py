@@ -6,12 +6,17 @@ import logging
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dicom_files import edited, real
 from helpers.pipeline import Pipeline
 
+from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY
 from medvec_assets.connectors.observations import Observations
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 
 PLACE = Path("landed", "tcia_radiology", "observed.sqlite")
@@ -108,3 +113,62 @@ def test_a_committed_manifest_lets_go_of_it(tmp_path: Path, files: Pipeline) -> 
     with sqlite3.connect(place) as file:
         assert file.execute("SELECT count(*) FROM observed").fetchone() == (0,)
     assert b"fact" not in place.read_bytes()
+
+
+def facts(home: Path) -> int:
+    with closing(sqlite3.connect(home / PLACE)) as file:
+        return int(file.execute("SELECT count(*) FROM observed").fetchone()[0])
+
+
+def test_a_file_of_an_earlier_version_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / PLACE).parent.mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / PLACE)) as file:
+        file.execute("CREATE TABLE observed (key BLOB PRIMARY KEY, fact TEXT, digest BLOB) WITHOUT ROWID")
+    source = Source(tmp_path)
+    for name in ("a", "b", "b"):
+        assert source.of(name) == "fact"
+    assert source.reads == ["a", "b"]
+
+
+def test_where_objects_were_refused_what_the_listing_asked_for_stays_until_one_does_not(tmp_path: Path) -> None:
+    for name in ("refused", "accepted", "withdrawn while it was listed"):
+        Source(tmp_path).of(name)
+    began = datetime.now(UTC)
+    for name in ("refused", "accepted"):  # the listing was killed before, and goes on
+        Source(tmp_path).of(name)
+    Source(tmp_path).kept.drop(unless_asked_since=began)
+    assert facts(tmp_path) == 2
+
+    began = datetime.now(UTC)
+    second = Source(tmp_path)
+    second.of("refused")
+    second.kept.drop(unless_asked_since=began)
+    assert second.reads == [] and facts(tmp_path) == 1
+
+    second.kept.drop()
+    assert facts(tmp_path) == 0
+
+
+def test_an_object_that_a_manifest_refuses_is_read_once(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, reads = tmp_path / "in" / "c", list[str]()
+    folder.mkdir(parents=True)
+    (folder / "good.dcm").write_bytes(real("CT_small.dcm"))
+    (folder / "refused.dcm").write_bytes(edited(PatientID="\x07"))
+    original = ObjectStore.digest_and_head
+
+    def counted(self: ObjectStore, key: str, head_bytes: int) -> tuple[str, bytes]:
+        reads.append(Path(key).name)
+        return original(self, key, head_bytes)
+
+    monkeypatch.setattr(ObjectStore, "digest_and_head", counted)
+    pipeline.spec = TCIA_RADIOLOGY
+    pipeline.site(sources={TCIA_RADIOLOGY.id: str(folder.parent)})
+    for number in range(3):
+        reads.clear()
+        outcome = pipeline.refresh().outcome
+        assert (outcome.rows_out, outcome.quarantined) == (1 + number, 1)
+        assert sorted(reads) == (["good.dcm", "refused.dcm"] if number == 0 else [f"{number}.dcm"])
+        assert facts(pipeline.settings.home) == 2, "of the one refused, and of the last one accepted"
+        (folder / f"{number + 1}.dcm").write_bytes(real("MR_small.dcm"))

@@ -297,4 +297,9 @@ def test_what_crosses_the_web_is_fetched_once(files: Pipeline, monkeypatch: pyte
     (partition,) = files.plan["partition"]
     read = records.reader(files.context(), files.spec, partition)
     assert [read(row["uri"]) for row in files.manifest.sort("object_id").iter_rows(named=True)] == [b"alpha", b"beta"]
+    shown = records.reader(files.context(), files.spec, partition, keeps=False)
+    assert {shown(uri) for uri in files.manifest["uri"]} == {b"alpha", b"beta"}
     assert len(files.connector.reads) == 2
+    for kept in (files.settings.home / "landed" / files.spec.id).glob("??/*"):
+        kept.write_bytes(b"")  # a power cut took it
+    assert {read(uri) for uri in files.manifest["uri"]} == {b"alpha", b"beta"}

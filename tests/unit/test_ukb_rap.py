@@ -146,13 +146,13 @@ def test_a_project_that_changes_while_it_is_listed_is_listed_again(service: Dnan
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
-    original = ObjectStore.sha256
+    original = ObjectStore.digest_and_head
 
-    def counted(self: ObjectStore, key: str) -> str:
+    def counted(self: ObjectStore, key: str, head_bytes: int) -> tuple[str, bytes]:
         keys.append(key.rpartition("/")[2])
-        return original(self, key)
+        return original(self, key, head_bytes)
 
-    monkeypatch.setattr(ObjectStore, "sha256", counted)
+    monkeypatch.setattr(ObjectStore, "digest_and_head", counted)
     return keys
 
 
