@@ -11,11 +11,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests.services`, whatever folder pytest was started in
 sys.path.insert(0, str(Path(__file__).parents[1]))  # and `helpers`
 
+from helpers.stage_fixtures import counting_encoders, files, pipeline
+
 from resources.settings import Settings
 from resources.vector_index import VectorIndex, open_index
 from tests.services.fixtures import milvus, milvus_secured, postgres, seaweedfs, seaweedfs_tls
 
-__all__ = ["milvus", "milvus_secured", "postgres", "seaweedfs", "seaweedfs_tls"]
+__all__ = [
+    "counting_encoders",
+    "files",
+    "milvus",
+    "milvus_secured",
+    "pipeline",
+    "postgres",
+    "seaweedfs",
+    "seaweedfs_tls",
+]
 
 
 @pytest.fixture(scope="module", params=["lite", "milvus"])

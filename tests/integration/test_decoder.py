@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from dicom_files import edited, jpeg2000_bomb, real
+from helpers.dicom_files import edited, jpeg2000_bomb, real
 
 from medvec_assets.modalities.imaging import image_input
 from medvec_assets.query.decoder import Decoder

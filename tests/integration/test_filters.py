@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from query_world import fits
+from helpers.query_world import fits
 
 from resources.vector_index import ENTITY_SCHEMA, CollectionSpec, Condition, VectorIndex, planned
 

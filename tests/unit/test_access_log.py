@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from access_world import EVENTS, KEYS, all_lines, chain, found, killed, settled
+from helpers.access_world import EVENTS, KEYS, all_lines, chain, found, killed, settled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

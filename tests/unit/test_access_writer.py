@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from access_world import KEYS, all_lines, settled
+from helpers.access_world import KEYS, all_lines, settled
 
 from resources.access_log import Event, Receipt, Writer
 from resources.access_log import writer as writer_module

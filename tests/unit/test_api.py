@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_world import asking, key, problem
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-from query_world import A1, World, built_world, use_fake_encoder
+from helpers.api_world import asking, key, problem
+from helpers.query_world import A1, World, built_world, use_fake_encoder
 
 from api.access import Look
 from api.app import create_app

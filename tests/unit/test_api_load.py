@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from helpers.query_world import World, built_world, opened, use_fake_encoder
 from hypothesis import given
 from hypothesis import strategies as st
-from query_world import World, built_world, opened, use_fake_encoder
 
 from api import load
 from api.app import create_app

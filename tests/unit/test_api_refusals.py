@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_world import asking, problem
 from fastapi.testclient import TestClient
-from query_world import World, built_world, use_fake_encoder
+from helpers.api_world import asking, problem
+from helpers.query_world import World, built_world, use_fake_encoder
 
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app
 from resources.errors import ConfigError

@@ -9,9 +9,21 @@ import numpy as np
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
+from helpers.query_world import (
+    A1,
+    B1,
+    C1,
+    R1,
+    World,
+    append,
+    built_world,
+    copy_of,
+    opened,
+    use_fake_encoder,
+    versions_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from query_world import A1, B1, C1, R1, World, append, built_world, copy_of, opened, use_fake_encoder, versions_of
 from typer.testing import CliRunner
 
 from api.app import create_app

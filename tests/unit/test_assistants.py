@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from query_world import A1, World, built_world, opened, use_fake_encoder
+from helpers.query_world import A1, World, built_world, opened, use_fake_encoder
 
 from api.app import create_app
 from medvec_assets.query.search import SearchEngine

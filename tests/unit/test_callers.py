@@ -10,10 +10,10 @@ from typing import Any
 
 import hypothesis
 import pytest
-from callers_world import Desk, desk
+from helpers.callers_world import Desk, desk
+from helpers.query_world import A1, R1, World, append, built_world, use_fake_encoder
 from hypothesis import strategies as st
 from limits import parse
-from query_world import A1, R1, World, append, built_world, use_fake_encoder
 
 from api.identity import keys
 from api.identity.callers import Refused

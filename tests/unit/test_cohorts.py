@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from helpers.pipeline import SPACE, Pipeline
+from helpers.query_world import A1, NOON, R1, Item, World, built_world, copy_of, empty_world, opened
 from helpers.tiny_source import series
-from query_world import A1, NOON, R1, Item, World, built_world, copy_of, empty_world, opened
 
 from api.app import create_app
 from medvec_assets.catalog import dataset

@@ -1,16 +1,14 @@
-"""The code location loads: quickly, and however Dagster is told of it."""
+"""The code location loads, quickly. That Dagster's own command finds it: tests/integration/test_location.py."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from medvec_assets.definitions import defs
 
@@ -40,18 +38,6 @@ print(*[name for name in {HEAVY} if name in sys.modules])
 
 def test_every_definition_resolves() -> None:
     dg.Definitions.validate_loadable(defs)
-
-
-@pytest.mark.parametrize("told_by", ["workspace.yaml", "pyproject.toml"])
-def test_dagster_finds_and_validates_the_location(tmp_path: Path, told_by: str) -> None:
-    """`medvec serve` names the module itself: tests/integration/test_dagster_runs.py."""
-    shutil.copy(ROOT / told_by, tmp_path)  # alone in a folder: Dagster reads the second only where the first is missing
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "dagster", "definitions", "validate"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    told = found.stdout + found.stderr
-    assert found.returncode == 0, told
-    assert "Validation successful for code location" in told
 
 
 def test_dg_is_told_of_the_same_module_and_of_no_key_that_dagster_does_not_read() -> None:

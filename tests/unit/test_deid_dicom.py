@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from deid_files import (
+from helpers.deid_files import (
     DEFLATED,
     DIGITS,
     KEYS,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deid_files import TOKEN, made, read
-from dicom_files import real
+from helpers.deid_files import TOKEN, made, read
+from helpers.dicom_files import real
 from typer.testing import CliRunner
 
 from medvec_assets import deid_folder

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from deid_files import KEYS, TOKEN, copied, encode, image, made, of, part10, read
-from dicom_files import edited, real
-from dicom_files import made as pictured
+from helpers.deid_files import KEYS, TOKEN, copied, encode, image, made, of, part10, read
+from helpers.dicom_files import edited, real
+from helpers.dicom_files import made as pictured
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.pixels.utils import pixel_array
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from deid_files import BIG, EXPLICIT, TOKEN, Element, copied, encode, image, made, of, part10, read
-from dicom_files import folder, real
+from helpers.deid_files import BIG, EXPLICIT, TOKEN, Element, copied, encode, image, made, of, part10, read
+from helpers.dicom_files import folder, real
 from pydicom.pixels.utils import pixel_array
 
 from medvec_assets.deid.dicom import objects

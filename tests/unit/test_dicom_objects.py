@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from dicom_files import deflated_bomb, edited, folder, real
+from helpers.dicom_files import deflated_bomb, edited, folder, real
 
 from medvec_assets.connectors import LISTING, Connector, open_connector
 from medvec_assets.connectors import dicom_objects as module

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dicom_files import (
+from helpers.dicom_files import (
     deflated_bomb,
     edited,
     jpeg2000_bomb,
@@ -139,7 +139,7 @@ def test_each_bad_kind_has_its_code_and_spares_its_neighbours(code: str) -> None
 
 
 def edited_middle(data: bytes) -> bytes:
-    from dicom_files import written
+    from helpers.dicom_files import written
     from pydicom import dcmread
 
     dataset = dcmread(BytesIO(data))

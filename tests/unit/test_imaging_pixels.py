@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import made, real
+from helpers.dicom_files import made, real
 from PIL import Image
 
 from medvec_assets.fingerprints import array_digest

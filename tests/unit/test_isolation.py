@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from callers_world import Desk, desk
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from image_world import PNG, InProcess, png
-from query_world import A1, A2, B1, C1, R1, World, built_world, empty_world, use_fake_encoder, versions_of
+from helpers.callers_world import Desk, desk
+from helpers.image_world import PNG, InProcess, png
+from helpers.query_world import A1, A2, B1, C1, R1, World, built_world, empty_world, use_fake_encoder, versions_of
 
 from api.app import create_app
 from api.auth import permission_of

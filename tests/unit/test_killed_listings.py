@@ -20,14 +20,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dicom_files import folder as package_folder
-from dicom_files import real
+from helpers.dicom_files import folder as package_folder
+from helpers.dicom_files import real
 from helpers.listing_process import PIECE, TABLE, Job, listed, started
+from helpers.vcf_files import release
 from standins import bigquery, gdc, ncbi, physionet
 from standins.azure_blob import SAS, AzureStandIn
 from standins.dnanexus import TOKEN, DnanexusStandIn
 from standins.nbia import NbiaStandIn
-from vcf_files import release
 
 from medvec_assets.catalog import CATALOG
 from medvec_assets.connectors import mimic_tables, omop, sample_folder

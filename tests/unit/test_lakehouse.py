@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from lake_notes import NOTES, WHOLE, notes, replace, stored
+from helpers.lake_notes import NOTES, WHOLE, notes, replace, stored
 
 from resources import tables
 from resources.errors import CommitConflict, StorageError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from lake_notes import NOTES, notes, replace, stored
+from helpers.lake_notes import NOTES, notes, replace, stored
 
 from resources.errors import MedvecError, ObjectRejected, StorageError
 from resources.lakehouse import Lakehouse

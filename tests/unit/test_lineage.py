@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from query_world import A1, A2, B1, C1, NOON, R1, World, append, built_world, copy_of, empty_world
+from helpers.query_world import A1, A2, B1, C1, NOON, R1, World, append, built_world, copy_of, empty_world
 
 from medvec_assets.query import rows
 from medvec_assets.query.lineage import lineage

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 from fastapi.testclient import TestClient
+from helpers.query_world import A1, World, built_world, opened
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
 from prov.model import ProvDocument
-from query_world import A1, World, built_world, opened
 from typer.testing import CliRunner
 
 from api.app import SECURITY_HEADERS, create_app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from query_world import B1, World, built_world
+from helpers.query_world import B1, World, built_world
 
 from medvec_assets.query import maps
 from medvec_assets.query.maps import SpaceMap, space_map

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dicom_files import edited
+from helpers.dicom_files import edited
 from standins.nbia import PASSWORD, USER, NbiaStandIn
 from standins.scripted import Answer, Request
 

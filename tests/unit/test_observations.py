@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from dicom_files import edited, real
+from helpers.dicom_files import edited, real
 from helpers.pipeline import Pipeline
 
 from medvec_assets.catalog.tcia_radiology import TCIA_RADIOLOGY

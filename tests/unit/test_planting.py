@@ -14,7 +14,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dicom_files import real
+from helpers.dicom_files import real
 from PIL import Image
 from pydicom import dcmread
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from query_world import A1, B1, NOON, R2, World, append, built_world, copy_of, empty_world, use_fake_encoder
+from helpers.query_world import A1, B1, NOON, R2, World, append, built_world, copy_of, empty_world, use_fake_encoder
 
 from medvec_assets import catalog
 from medvec_assets.catalog import dataset

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
-from query_world import World, built_world, copy_of, opened, use_fake_encoder
+from helpers.query_world import World, built_world, copy_of, opened, use_fake_encoder
 
 from api.access import look_of
 from api.app import MAX_BODY_BYTES, SECURITY_HEADERS, create_app

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from callers_world import Desk, desk
-from query_world import A1, World, append, built_world
+from helpers.callers_world import Desk, desk
+from helpers.query_world import A1, World, append, built_world
 from standins.oidc import AUDIENCE, Issuer
 
 from medvec_assets.query.search import SearchEngine

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicom_files import real
+from helpers.dicom_files import real
 from pydicom import Dataset, dcmread
 
 from medvec_assets.deid import dicom

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicom_files import real, written
+from helpers.dicom_files import real, written
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
 

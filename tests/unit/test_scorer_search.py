@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from dicom_files import real
+from helpers.dicom_files import real
 from hypothesis import given
 from hypothesis import strategies as st
 

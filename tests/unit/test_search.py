@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.query_world import A1, A2, B1, C1, NOON, FakeIndex, World, append, copy_of, use_fake_encoder
+from helpers.search_world import MANY, TEXT, ids, many, opened_engine, vector_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from query_world import A1, A2, B1, C1, NOON, FakeIndex, World, append, copy_of, use_fake_encoder
-from search_world import MANY, TEXT, ids, many, opened_engine, vector_in
 
 from medvec_assets.query.held import HeldRecords
 from medvec_assets.query.search import Question, SearchEngine, SearchRequest, engine, pages

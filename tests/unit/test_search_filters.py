@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.query_world import A1, World, append, copy_of, use_fake_encoder
+from helpers.search_world import TEXT, ids, many, opened_engine, vector_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from query_world import A1, World, append, copy_of, use_fake_encoder
-from search_world import TEXT, ids, many, opened_engine, vector_in
 
 from medvec_assets.query.search import SearchEngine
 from medvec_assets.query.search.filters import written

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import edited, jpeg2000_bomb, jpeg_bomb, made, real
 from fastapi.testclient import TestClient
-from image_world import DICOM, GZIP, NIFTI, PNG, Bright, InProcess, nifti, png
-from query_world import R1, World, built_world, opened
+from helpers.dicom_files import edited, jpeg2000_bomb, jpeg_bomb, made, real
+from helpers.image_world import DICOM, GZIP, NIFTI, PNG, Bright, InProcess, nifti, png
+from helpers.query_world import R1, World, built_world, opened
 
 from api.app import create_app
 from medvec_assets.cli.ask import _read_image

@@ -13,10 +13,10 @@ from typing import Any
 
 import jwt
 import pytest
-from callers_world import Desk, desk
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from query_world import World, empty_world
+from helpers.callers_world import Desk, desk
+from helpers.query_world import World, empty_world
 from standins.oidc import AUDIENCE, KEYS, Issuer
 from standins.scripted import Answer
 

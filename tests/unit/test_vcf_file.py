@@ -8,7 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vcf_files import LAST, NAME, SAMPLES, SITES, WHOLE, balanced, header, put_panel, put_vcf, record, records, release
+from helpers.vcf_files import (
+    LAST,
+    NAME,
+    SAMPLES,
+    SITES,
+    WHOLE,
+    balanced,
+    header,
+    put_panel,
+    put_vcf,
+    record,
+    records,
+    release,
+)
 
 from medvec_assets.catalog import dataset
 from medvec_assets.connectors import sample_folder, vcf_file

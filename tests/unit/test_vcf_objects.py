@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pysam
 import pytest
-from vcf_files import (
+from helpers.vcf_files import (
     LAST,
     NAME,
     PANEL,

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from query_world import A1, B1, C1, FakeIndex, World, built_world
-
+from helpers.query_world import A1, B1, C1, FakeIndex, World, built_world
 from medvec_assets.query.search import Answer, SearchEngine, SearchRequest
 
 TEXT = "tcia_catalog"

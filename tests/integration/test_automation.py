@@ -15,6 +15,8 @@ from helpers.tiny_source import series
 from medvec_assets import pictures
 from medvec_assets.catalog.spec import Residency
 
+pytestmark = pytest.mark.integration
+
 COHORTS = [f"c{number:02}" for number in range(60)]
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi.testclient import TestClient
-from query_world import World, opened
 
 from api.access import Look
 from api.app import create_app
 from api.identity.callers import Caller
 from api.service import Service
+from helpers.query_world import World, opened
 
 
 @dataclass

@@ -8,8 +8,8 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image
-from query_world import R1, R2
 
+from helpers.query_world import R1, R2
 from medvec_assets.query import decoder_process
 from medvec_assets.query.decoder import Decoder
 from medvec_assets.query.search import Upload

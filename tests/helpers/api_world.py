@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastapi.testclient import TestClient
-from query_world import World, opened
 
 from api.app import create_app
+from helpers.query_world import World, opened
 from resources.settings import Settings
 
 

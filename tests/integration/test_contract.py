@@ -16,8 +16,8 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from image_world import InProcess
-from query_world import A1, World, built_world, opened, use_fake_encoder, versions_of
+from helpers.image_world import InProcess
+from helpers.query_world import A1, World, built_world, opened, use_fake_encoder, versions_of
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
@@ -25,6 +25,8 @@ from api.app import create_app
 from api.auth import permission_of
 from api.problems import document
 from resources.settings import Settings, secret_file
+
+pytestmark = pytest.mark.integration
 
 EXAMPLES = int(os.environ.get("MEDVEC_CONTRACT_EXAMPLES", "3"))
 NO_LIMIT = "1000000000/minute"

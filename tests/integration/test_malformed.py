@@ -21,16 +21,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from dicom_files import jpeg2000_bomb, jpeg_bomb, real
 from fastapi.testclient import TestClient
-from image_world import DICOM, GZIP, NIFTI, PNG, Bright, nifti, png
+from helpers.dicom_files import jpeg2000_bomb, jpeg_bomb, real
+from helpers.image_world import DICOM, GZIP, NIFTI, PNG, Bright, nifti, png
+from helpers.query_world import A1, FakeEncoder, World, built_world, opened
 from PIL import Image
-from query_world import A1, FakeEncoder, World, built_world, opened
 
 from api.app import create_app
 from medvec_assets.query.uploads import MEDIA_TYPES
 from resources import encoders
 from resources.settings import Settings
+
+pytestmark = pytest.mark.integration
 
 REQUESTS = int(os.environ.get("MEDVEC_MALFORMED", "1000"))
 GROWTH_BYTES = 700  # of each request; 270 were measured: a limit's window keeps some for a minute
