@@ -164,11 +164,15 @@ class DatasetSpec(_Frozen):
     @field_validator("index_attributes")
     @classmethod
     def _marks_synthetic(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """What is made up says so in every row and answer (stages.manifest writes the mark). A study would tell across
-        answers which hits are one person's."""
-        if STUDY in value:
-            raise ValueError(f"{STUDY!r} groups hits and is shown in none: set has_studies")
+        """What is made up says so in every row and answer (stages.manifest writes the mark)."""
         return value if SYNTHETIC in value else (*value, SYNTHETIC)
+
+    @model_validator(mode="after")
+    def _studies_stay(self) -> DatasetSpec:
+        """Shown, a study would tell across answers which hits are one person's."""
+        if self.has_studies and STUDY in self.index_attributes:
+            raise ValueError(f"the attribute {STUDY!r} groups hits and is shown in none")
+        return self
 
     @property
     def terms(self) -> Terms:

@@ -63,9 +63,9 @@ def test_a_series_that_names_no_study_has_none(header: dict[str, Any]) -> None:
     assert study_of(edited(**header)) is None
 
 
-def test_a_study_may_stand_in_no_index() -> None:
+def test_a_study_stands_in_no_index_and_no_answer() -> None:
     spec = dataset("tcia_radiology").model_dump() | {"index_attributes": ("modality", "study")}
-    with pytest.raises(ValidationError, match="set has_studies"):
+    with pytest.raises(ValidationError, match="shown in none"):
         DatasetSpec.model_validate(spec)
 
 
