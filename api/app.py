@@ -28,6 +28,7 @@ from api.access import Look
 from api.assistants import assistants
 from api.exposure import allowed_hosts, security_headers
 from api.index_door import OpenIndex
+from api.last_look import LastLook
 from api.load import Load
 from api.recording import Recording, template
 from api.routes import ROUTERS
@@ -59,6 +60,7 @@ class State(TypedDict):
 
     service: Service
     telemetry: Telemetry
+    last_look: LastLook
     assistants: StreamableHTTPSessionManager
 
 
@@ -84,10 +86,12 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         service = Service(settings, open_index)
         service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
+        service.access_log.unsealed.listen(telemetry.not_sealed)
+        last_look = LastLook(lambda: service.lake, telemetry.looked)
         service.drain.install()
         try:
             async with assistants(service) as manager:
-                yield {"service": service, "telemetry": telemetry, "assistants": manager}
+                yield {"service": service, "telemetry": telemetry, "last_look": last_look, "assistants": manager}
         finally:
             service.close()
             telemetry.close()

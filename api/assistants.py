@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -42,6 +42,9 @@ Datasets = Annotated[
 ]
 Cohorts = Annotated[list[str] | None, Field(max_length=100, description="none: every cohort")]
 Limit = Annotated[int, Field(ge=1, le=MAX_HITS)]
+GroupBy = Annotated[
+    Literal["subject", "study"] | None, Field(description="only the best hit of each; studies are imaging datasets'")
+]
 
 
 @asynccontextmanager
@@ -52,18 +55,32 @@ async def assistants(service: Service) -> AsyncIterator[StreamableHTTPSessionMan
 
     @server.tool()
     def search(
-        ctx: Context[Any, Any], text: Text, datasets: Datasets = None, cohorts: Cohorts = None, limit: Limit = 10
+        ctx: Context[Any, Any],
+        text: Text,
+        datasets: Datasets = None,
+        cohorts: Cohorts = None,
+        limit: Limit = 10,
+        group_by: GroupBy = None,
     ) -> dict[str, Any]:
         """Records whose content is nearest to a text, best first, each with score, licence and provenance."""
         with _asking(ctx) as (caller, look):
-            asked = SearchRequest(text=text, datasets=tuple(datasets or ()), cohorts=tuple(cohorts or ()), limit=limit)
+            asked = SearchRequest(
+                text=text,
+                datasets=tuple(datasets or ()),
+                cohorts=tuple(cohorts or ()),
+                limit=limit,
+                group_by=group_by,
+            )
             return _search(service, caller, look, asked)
 
     @server.tool()
-    def more_like_this(ctx: Context[Any, Any], vector_id: VectorId, limit: Limit = 10) -> dict[str, Any]:
+    def more_like_this(
+        ctx: Context[Any, Any], vector_id: VectorId, limit: Limit = 10, group_by: GroupBy = None
+    ) -> dict[str, Any]:
         """Records like a hit of an earlier search."""
         with _asking(ctx) as (caller, look):
-            return _search(service, caller, look, SearchRequest(vector_id=vector_id, limit=limit))
+            asked = SearchRequest(vector_id=vector_id, limit=limit, group_by=group_by)
+            return _search(service, caller, look, asked)
 
     @server.tool()
     def lineage(ctx: Context[Any, Any], vector_id: VectorId) -> dict[str, Any]:

@@ -12,6 +12,8 @@ PROMETHEUS_MULTIPROC_DIR, which api.server sets.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -26,6 +28,7 @@ from prometheus_client import (
 )
 from starlette.responses import Response
 
+from medvec_assets.query.harvesting import Look
 from resources.tracing import use_provider
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -35,6 +38,7 @@ class Telemetry:
     """The meters of one app. Made once an app, so that two in one process (tests) do not meet in one registry."""
 
     def __init__(self) -> None:
+        _forget_killed()
         self.registry = CollectorRegistry()
         self.requests = Histogram(
             "medvec_request_seconds",
@@ -66,6 +70,31 @@ class Telemetry:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.unsealed = Gauge(
+            "medvec_access_unsealed_events",
+            "Events of the access log that are written and not sealed in the lake.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.unsealed_since = Gauge(
+            "medvec_access_unsealed_since_timestamp_seconds",
+            "When the oldest of them was written; +Inf if there is none.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self.harvesting = Gauge(
+            "medvec_harvesting_alerts",
+            "Callers, each with a dataset, who met a rule within 7 days before the last look.",
+            ["rule"],
+            registry=self.registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.harvesting_looked = Gauge(
+            "medvec_harvesting_look_timestamp_seconds",
+            "When the job access_audit last looked; 0: never, as far as this service knows.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self._provider = TracerProvider(resource=Resource.create({"service.name": "medvec-api"}))
         self._provider.add_span_processor(_Counted(self.steps))
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
@@ -74,6 +103,15 @@ class Telemetry:
 
             self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         use_provider(self._provider)
+
+    def not_sealed(self, events: int, since: float) -> None:
+        self.unsealed.set(events)
+        self.unsealed_since.set(since)
+
+    def looked(self, look: Look) -> None:
+        for rule, alerts in look.alerts.items():
+            self.harvesting.labels(rule).set(alerts)
+        self.harvesting_looked.set(look.at.timestamp())
 
     def exposition(self) -> Response:
         """All numbers in Prometheus' text format, of all workers where there are several."""
@@ -88,6 +126,18 @@ class Telemetry:
         self._provider.shutdown()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def _forget_killed() -> None:
+    """What a worker that was killed counted as its own at that moment, it could not take out: its successor does."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db")
+        for pid in {int(one.stem.rpartition("_")[2]) for one in files}:
+            with suppress(PermissionError, FileNotFoundError):  # another user's by now; another successor was faster
+                try:
+                    os.kill(pid, 0)
+                except ProcessLookupError:
+                    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class _Counted(SpanProcessor):

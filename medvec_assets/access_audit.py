@@ -13,7 +13,7 @@ import dagster as dg
 
 from medvec_assets.checks import MAX_NAMED
 from medvec_assets.failures import RETRIES, permanent_or_retry
-from medvec_assets.query.harvesting import harvesting
+from medvec_assets.query.harvesting import harvesting, keep
 from medvec_assets.runtime import Runtime
 from resources.access_log import Keys
 from resources.access_log.places import Place
@@ -31,6 +31,7 @@ def build_access_audit() -> dg.JobDefinition:
             sealed = seal(lake, place, keys)
             report = verify(lake, place, keys)
             walks = harvesting(settings, runtime.lake)
+            keep(runtime.lake, walks)
         told: dict[str, Any] = {
             "events": report.events,
             "writers": report.writers,

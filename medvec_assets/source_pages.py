@@ -59,6 +59,7 @@ def _facts(spec: DatasetSpec) -> Iterator[tuple[str, str]]:
     yield "licences that may become vectors", ", ".join(sorted(spec.licenses))
     yield "may a vector leave?", _leaves(spec)
     yield "what an answer may show", ", ".join(f"`{name}`" for name in spec.index_attributes)
+    yield "hits can be grouped by", "`subject`, `study`" if spec.has_studies else "`subject`"
     if spec.smallest_count > 1:
         yield "counts", f"of fewer than {spec.smallest_count} persons are never shown or exported"
     yield "what the source takes back", _withdrawal(spec)

@@ -237,6 +237,11 @@ API_KEYS = _schema(
     ("recorded_at", _TS),
     optional=(("datasets", pa.list_(_STR)),),  # none: every dataset
 )
+HARVESTING = _schema(
+    ("looked_at", _TS),
+    ("rule", _STR),
+    ("alerts", _I64),
+)
 ACCESS = _schema(
     ("writer", _STR),
     ("place", _STR),
@@ -324,6 +329,10 @@ def withdrawals() -> TableSpec:
 
 def api_keys() -> TableSpec:
     return TableSpec("audit/api_keys", API_KEYS, (), ("recorded_at",))
+
+
+def harvesting() -> TableSpec:
+    return TableSpec("audit/harvesting", HARVESTING, (), ("looked_at",))
 
 
 def access() -> TableSpec:

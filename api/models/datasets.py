@@ -68,6 +68,7 @@ class DatasetModel(Answer):
     access: str = Field(description="how somebody gets access at the source")
     residency: str = Field(description="where its vectors may be", examples=["anywhere"])
     smallest_count: int = Field(description="no smaller count of persons is shown", examples=[1])
+    has_studies: bool = Field(description="its hits can be grouped by study", examples=[False])
     agreement: AgreementModel
     freshness: FreshnessModel
     counts: CountsModel

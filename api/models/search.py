@@ -109,8 +109,10 @@ class Narrowed(BaseModel):
     modalities: list[Name] = Field(default=[], max_length=100, description="empty: every modality")
     licenses: list[Name] = Field(default=[], max_length=100, description="empty: every licence")
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT)
-    group_by: Literal["subject"] | None = Field(
-        default=None, description="only the best hit of each subject; `group` names it within this answer"
+    group_by: Literal["subject", "study"] | None = Field(
+        default=None,
+        description="only the best hit of each subject or study; `group` names it within this answer. A study is an imaging "
+        "dataset's (`GET /v1/datasets` tells which have them); a record of none is alone",
     )
     cursor: str | None = Field(
         default=None,
@@ -150,6 +152,7 @@ class SearchBody(Narrowed):
                     "attributes": {"body_part": {"in": ["BRAIN", "HEAD"]}, "instances": {"gte": 20, "lt": 400}},
                     "group_by": "subject",
                 },
+                {"vector_id": "0123456789abcdef0123456789abcdef", "group_by": "study"},
                 {"queries": [{"text": "CT of the liver"}, {"text": "MR of the brain"}], "limit": 3, "explain": True},
             ],
         },
@@ -217,7 +220,9 @@ class HitModel(Answer):
     upstream_version: str = Field(description="the source's release that the record was made of", examples=["v18"])
     deid_profile: str = Field(description="how the record was de-identified", examples=["technical-1"])
     attributes: dict[str, Any] = Field(examples=[{"modality": "CT", "body_part": "LIVER"}])
-    group: str | None = Field(description="its subject, called by a number of this answer", examples=["subject 1"])
+    group: str | None = Field(
+        description="its subject or study, called by a number of this answer", examples=["study 1"]
+    )
     group_size: int | None = Field(description="hits of the group among those looked at", examples=[4])
 
 

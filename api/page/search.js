@@ -18,7 +18,7 @@ function narrowing() {
     modalities: one("modality"),
     licenses: one("license"),
     limit: Number(byId("limit").value) || 12,
-    group_by: byId("subjects").checked ? "subject" : null,
+    group_by: byId("group").value || null,
   };
 }
 

@@ -28,6 +28,7 @@ AIMI_CHEST_XRAY = DatasetSpec(
     freshness=Freshness(max_age=timedelta(days=365), observe_cron="15 6 1 * *"),
     owners=("team:imaging",),
     index_attributes=("view", "projection", "sex", "age_band", "findings", "uncertain_findings"),
+    has_studies=True,
     # The sample bundle: a third of its images are broken, or at odds with its tables, on purpose.
     quarantine_threshold=0.5,
     sample="synthetic",

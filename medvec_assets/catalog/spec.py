@@ -18,6 +18,7 @@ from resources.policy import Terms
 
 DATASET_ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 ENCODER_REF = re.compile(r"[a-z][a-z0-9_]*@[0-9]+")
+STUDY = "study"  # the attribute that holds a record's study, a keyed pseudonym; it stays in the lake
 SYNTHETIC = "synthetic"  # the attribute that marks a made-up row, from the manifest to the answer
 
 
@@ -127,6 +128,9 @@ class DatasetSpec(_Frozen):
     freshness: Freshness
     owners: tuple[str, ...]
     index_attributes: tuple[str, ...] = Field(description="record attributes that may stand in an index entity")
+    has_studies: bool = Field(
+        default=False, description="records name their study, so that hits can be grouped by it; no answer shows it"
+    )
     quarantine_threshold: float = Field(
         default=0.01, ge=0, le=1, description="share of objects; above it a check fails"
     )
@@ -162,6 +166,13 @@ class DatasetSpec(_Frozen):
     def _marks_synthetic(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """What is made up says so in every row and answer (stages.manifest writes the mark)."""
         return value if SYNTHETIC in value else (*value, SYNTHETIC)
+
+    @model_validator(mode="after")
+    def _studies_stay(self) -> DatasetSpec:
+        """Shown, a study would tell across answers which hits are one person's."""
+        if self.has_studies and STUDY in self.index_attributes:
+            raise ValueError(f"the attribute {STUDY!r} groups hits and is shown in none")
+        return self
 
     @property
     def terms(self) -> Terms:

@@ -24,6 +24,7 @@ TCIA_RADIOLOGY = DatasetSpec(
     freshness=Freshness(max_age=timedelta(days=120), observe_cron="30 6 * * 1"),
     owners=("team:imaging",),
     index_attributes=("modality", "body_part", "rows", "columns", "instances", "photometric_interpretation"),
+    has_studies=True,
     # The sample bundle is a parser's test collection: about a third of it is broken or pixel-less by design.
     quarantine_threshold=0.5,
 )

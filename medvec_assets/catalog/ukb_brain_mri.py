@@ -28,6 +28,7 @@ UKB_BRAIN_MRI = DatasetSpec(
     freshness=Freshness(max_age=timedelta(days=120), observe_cron="45 6 * * 1"),
     owners=("team:imaging",),
     index_attributes=("body_part", "orientation", "visit"),
+    has_studies=True,
     # The sample bundle: more than a third of its files are broken on purpose.
     quarantine_threshold=0.6,
     sample="synthetic",

@@ -39,7 +39,7 @@ def search(
     filters: Annotated[
         list[str] | None, typer.Option("--filter", help="NAME=VALUE, NAME>=NUMBER, ... of an attribute that hits show.")
     ] = None,
-    group_by: Annotated[str | None, typer.Option(help="subject: only the best hit of each.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="subject or study: only the best hit of each.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find records by a text or an image, each with where it came from."""

@@ -168,7 +168,9 @@ class Aimi:
             "upstream_version": NO_VERSION,
             "first_seen_version": NO_VERSION,
             "removed_in_version": None,
-            "attributes": json.dumps({"etag": one.etag} | json.loads(said["said"]), sort_keys=True),
+            "attributes": json.dumps(
+                {"etag": one.etag, "study": key.rpartition("/")[0]} | json.loads(said["said"]), sort_keys=True
+            ),
         }
 
     def _unmatched(self, told: pl.DataFrame, seen: set[str]) -> Iterator[Rejection]:

@@ -191,7 +191,7 @@ class UkbRap:
             "upstream_version": NO_VERSION,
             "first_seen_version": NO_VERSION,
             "removed_in_version": removed,
-            "attributes": json.dumps({"etag": one.etag, "instance": int(instance)}),
+            "attributes": json.dumps({"etag": one.etag, "instance": int(instance), "study": f"{eid}_{instance}"}),
         }
 
     def _withdrawn_row(

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
+from medvec_assets.catalog.spec import STUDY
 from medvec_assets.deid.pseudonyms import Pseudonyms
 
 ReadObject = Callable[[str], bytes]
@@ -95,6 +96,11 @@ class PayloadModality(Modality, Protocol):
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         """The payload of each record that is not OPEN is given to `land`, whose answer is its payload_uri."""
         ...
+
+
+def of_study(study: str | None, pseudonyms: Pseudonyms) -> dict[str, str]:
+    """The attribute that says of which study a record is, `study` being the source's own name of it; none without one."""
+    return {STUDY: pseudonyms.of("study", study)} if study else {}
 
 
 @cache

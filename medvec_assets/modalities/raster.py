@@ -70,7 +70,7 @@ _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, TypeError, LookupError, EO
 class Raster(OneObject):
     """The modality `raster` (medvec_assets.modalities.Modality); space `image` takes uint8 [224, 224, 3]."""
 
-    version = "raster-2"
+    version = "raster-3"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
     piece_objects = 64

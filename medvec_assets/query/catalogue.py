@@ -79,6 +79,7 @@ class Entry(PublishedDataset):
     access: str
     residency: str
     smallest_count: int
+    has_studies: bool
     agreement: AgreementFact
     freshness: Freshness
     counts: Counts
@@ -151,6 +152,7 @@ def _entry(ctx: Context, spec: DatasetSpec, published: PublishedDataset) -> tupl
         access=spec.access,
         residency=spec.residency.where,
         smallest_count=spec.smallest_count,
+        has_studies=spec.has_studies,
         agreement=AgreementFact(
             spec.residency.agreement, agreement is not None, str(agreement.expires) if agreement else None
         ),

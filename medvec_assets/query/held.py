@@ -1,7 +1,8 @@
 """What is shown of the records behind hits, held in memory partition by partition while the lake has them.
 
-Belongs here: finding records by id in narrow columns; what must not be shown is not found. `subject_key` goes with a found
-record for the access log and the grouping of hits, and into no answer. Does not belong here: which hits there are.
+Belongs here: finding records by id in narrow columns; what must not be shown is not found. `subject_key` and `study` go
+with a found record for the access log and the grouping of hits, and into no answer. Does not belong here: which hits there
+are.
 
 A query's hits lie anywhere in a dataset, and reading 10 rows of silver takes 30 ms: opening files, decoding columns. Of a
 record 200 bytes are needed. They are kept for each partition as long as its data files are the same ones; file names
@@ -24,14 +25,14 @@ import polars as pl
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from medvec_assets.catalog.spec import SYNTHETIC, DatasetSpec
+from medvec_assets.catalog.spec import STUDY, SYNTHETIC, DatasetSpec
 from medvec_assets.query.facts import Moment
 from medvec_assets.query.rows import one_of
 from resources import tables
 from resources.lakehouse import Snapshot
 
 MAX_BYTES = 512 << 20  # about 2 million records
-_COLUMNS = ("record_id", "subject_key", "source_uri", "deid_profile", "partition")
+_COLUMNS = ("record_id", "subject_key", "source_uri", "deid_profile", "partition", "study")
 _READ = ("record_id", "subject_key", "payload_uri", "object_ids", "deid_profile", "partition")
 
 
@@ -42,6 +43,7 @@ class Shown(NamedTuple):
     source_uri: str  # as rows.source_uri has it
     deid_profile: str
     partition: str
+    study: str | None
 
 
 @dataclass
@@ -115,16 +117,16 @@ class HeldRecords:
         found: dict[str, Shown] = {}
         cold: list[str] = []
         for partition, ids in by_partition.items():
-            block = self._block(spec.id, partition, snapshot, made_up)
+            block = self._block(spec, partition, snapshot, made_up)
             if block is None:
                 cold.append(partition)
             else:
                 found |= block.find(ids)
         if cold:
             ids = [record_id for partition in cold for record_id in by_partition[partition]]
-            found |= _by_id(_rows(spec.id, snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))
+            found |= _by_id(_rows(spec, snapshot, one_of("partition", cold) & one_of("record_id", ids), made_up))
         if moved := wanted.keys() - found.keys():
-            found |= _by_id(_rows(spec.id, snapshot, one_of("record_id", moved), made_up))
+            found |= _by_id(_rows(spec, snapshot, one_of("record_id", moved), made_up))
         gone = moment.suppressed()
         leaking = {one for one in {one.partition for one in found.values()} if moment.leaks(spec.id, one)}
         return {
@@ -137,12 +139,12 @@ class HeldRecords:
         if self._loader is not None:
             self._loader.shutdown(cancel_futures=True)
 
-    def _block(self, dataset: str, partition: str, snapshot: Snapshot, made_up: bool) -> _Block | None:
-        key = (dataset, partition, made_up)
+    def _block(self, spec: DatasetSpec, partition: str, snapshot: Snapshot, made_up: bool) -> _Block | None:
+        key = (spec.id, partition, made_up)
         with self._lock:
-            known = self._datasets.get(dataset)
+            known = self._datasets.get(spec.id)
             if known is None or known.snapshot is not snapshot:
-                known = self._datasets[dataset] = _Dataset(snapshot)
+                known = self._datasets[spec.id] = _Dataset(snapshot)
             files = known.of(partition)
             block = self._blocks.get(key)
             if block is not None and block.files == files:
@@ -151,14 +153,14 @@ class HeldRecords:
             if self._loader is not None:
                 if key not in self._loading:
                     self._loading.add(key)
-                    self._loader.submit(self._hold, key, files, snapshot)
+                    self._loader.submit(self._hold, spec, key, files, snapshot)
                 return None
-        return self._hold(key, files, snapshot)
+        return self._hold(spec, key, files, snapshot)
 
-    def _hold(self, key: tuple[str, str, bool], files: frozenset[str], snapshot: Snapshot) -> _Block:
-        dataset, partition, made_up = key
+    def _hold(self, spec: DatasetSpec, key: tuple[str, str, bool], files: frozenset[str], snapshot: Snapshot) -> _Block:
+        _, partition, made_up = key
         try:
-            block = _Block.of(files, _rows(dataset, snapshot, pc.field("partition") == partition, made_up))
+            block = _Block.of(files, _rows(spec, snapshot, pc.field("partition") == partition, made_up))
             with self._lock:
                 self._forget(key)
                 if block.size_bytes <= self._max_bytes:
@@ -181,13 +183,14 @@ def _hash(record_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest())
 
 
-def _rows(dataset: str, snapshot: Snapshot, where: pc.Expression, made_up: bool) -> pl.DataFrame:
-    rows = snapshot.read([*_READ, *(["attributes"] if made_up else [])], where)
+def _rows(spec: DatasetSpec, snapshot: Snapshot, where: pc.Expression, made_up: bool) -> pl.DataFrame:
+    rows = snapshot.read([*_READ, *(["attributes"] if made_up or spec.has_studies else [])], where)
     if made_up:
         rows = rows.filter(pl.col("attributes").str.json_path_match(f"$.{SYNTHETIC}") == "true")
-    landed = pl.col("payload_uri").str.starts_with(tables.payloads(dataset))
+    landed = pl.col("payload_uri").str.starts_with(tables.payloads(spec.id))
     uri = pl.when(landed).then("object:" + pl.col("object_ids").list.first()).otherwise("payload_uri")
-    return rows.with_columns(source_uri=uri).select(_COLUMNS)
+    study = pl.col("attributes").str.json_path_match(f"$.{STUDY}") if spec.has_studies else pl.lit(None, pl.String)
+    return rows.with_columns(source_uri=uri, study=study).select(_COLUMNS)
 
 
 def _by_id(rows: pl.DataFrame) -> dict[str, Shown]:

@@ -5,7 +5,8 @@ process in which this runs (decoder), the modalities themselves.
 
 A DICOM file takes the whole path of ingest as an object of a source that is not open: checked, de-identified, refused where
 text may be burned into it. Its pseudonyms are made with a key that nobody keeps. Of a PNG, JPEG or NIfTI file nothing but
-its pixels is read, as in ingest. What is left is 224 x 224 pixels; nothing is written anywhere.
+its pixels is read, as in ingest, and text in them is not looked for (ADR 0021 says why). What is left is 224 x 224 pixels;
+nothing is written anywhere.
 """
 
 from __future__ import annotations

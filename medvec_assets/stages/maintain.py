@@ -41,6 +41,7 @@ AUDIT = (
     tables.suppression(),
     tables.exports(),
     tables.api_keys(),
+    tables.harvesting(),
 )
 
 

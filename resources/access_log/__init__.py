@@ -4,6 +4,7 @@
     events     one event, and the line that it becomes
     places     the folder of a writer's segments, its lock and its head record
     writer     one process' chain: one thread, one sync for all who wait
+    unsealed   how much of a chain is not sealed yet
     keeping    the log of a running service: when it is sealed
     sealing    closed segments go, signed, to Delta `audit/access`
     chains     what is wrong with the lines of one segment

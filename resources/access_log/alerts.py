@@ -22,6 +22,7 @@ WINDOW = timedelta(hours=24)
 MIN_SUBJECTS = 50
 WALK_QUESTIONS = 500
 WALK_FRESH = 0.8
+RULES = ("share", "walk")
 
 
 @dataclass(frozen=True)

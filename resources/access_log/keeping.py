@@ -13,6 +13,7 @@ from resources.access_log import sealing
 from resources.access_log.events import Event, Receipt
 from resources.access_log.keys import Keys
 from resources.access_log.places import Place
+from resources.access_log.unsealed import Unsealed
 from resources.access_log.writer import Writer
 from resources.errors import MedvecError
 from resources.settings import Settings
@@ -36,6 +37,10 @@ class AccessLog:
     def submit(self, event: Event) -> asyncio.Future[Receipt]:
         """Called in a coroutine; done once the event is durable."""
         return self.writer.submit_from(asyncio.get_running_loop(), event)
+
+    @property
+    def unsealed(self) -> Unsealed:
+        return self.writer.unsealed
 
     def check(self) -> None:
         """Raises AuditUnavailable while events cannot be written."""
@@ -67,4 +72,5 @@ class AccessLog:
         except MedvecError as error:
             log.warning("the access log is not sealed yet: %s", error.code)
             return False
+        self.unsealed.sealed_before(None if own is None else own[1])
         return True

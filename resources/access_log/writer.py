@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from resources.access_log.events import GENESIS, Event, Receipt, encode
 from resources.access_log.keys import Keys
 from resources.access_log.places import HEAD, Place, head_record, sync_folder
+from resources.access_log.unsealed import Unsealed
 from resources.errors import AuditUnavailable
 
 ROTATE_BYTES = 8 << 20
@@ -72,6 +73,7 @@ class Writer:
         self._sequence, self._hash = -1, GENESIS
         self._size, self._torn, self._unwritten = 0, False, 0
         self._failure = ""
+        self.unsealed = Unsealed()
         self._files = ExitStack()
         try:
             self.name = place.new_writer()
@@ -175,6 +177,8 @@ class Writer:
             self._unwritten += len(answers)
             self._fail(error, wanted)
             return
+        if written := sequence - self._sequence:
+            self.unsealed.wrote(self.segment, written, time.time())
         self._sequence, self._hash, self._failure, self._unwritten = sequence, link, "", 0
         _settle(outcomes)
 

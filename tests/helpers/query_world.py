@@ -47,6 +47,11 @@ class Item:
     space: str = "text"
     space_version: str = "minilm@1"
     access_tier: str = "open"
+    study: str | None = None
+
+    @property
+    def attributes(self) -> str:
+        return json.dumps({"modality": "CT", "not_allowed": "SECRET"} | ({"study": self.study} if self.study else {}))
 
     @property
     def vector_id(self) -> str:
@@ -131,7 +136,7 @@ class World:
                 "partition": item.partition,
                 "object_ids": [f"object-{item.record_id}"],
                 "text": "SECRET TEXT",
-                "attributes": json.dumps({"modality": "CT", "not_allowed": "SECRET"}),
+                "attributes": item.attributes,
                 "payload_uri": f"s3://idc-open-data/{item.record_id}/*",
                 "deid_profile": "profile-1",
                 "deid_actions": "{}",
@@ -149,7 +154,7 @@ class World:
             "subject_key": f"subject-of-{item.record_id}",
             "cohort": item.cohort,
             "modality": "CT",
-            "attributes": json.dumps({"modality": "CT", "not_allowed": "SECRET"}),
+            "attributes": item.attributes,
             "encoder": item.space_version,
             "weights_digest": weights(item.space_version, self.settings),
             "dim": len(item.vector),

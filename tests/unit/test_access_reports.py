@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from medvec_assets.access_audit import build_access_audit
 from medvec_assets.cli import app
+from medvec_assets.query.harvesting import last_look
 from medvec_assets.runtime import Runtime
 from resources import tables
 from resources.access_log import Event, Keys, Writer
@@ -282,6 +283,10 @@ def test_the_daily_job_fails_when_somebody_harvests_or_the_log_does_not_stand(ho
     _publish(home, "d", 100)
     harvested = failure()
     assert harvested is not None and "0 faults in the access log, 1 callers" in str(harvested.description)
+    looks = Lakehouse.open(home).snapshot(tables.harvesting())
+    assert looks is not None and [row["alerts"] for row in looks.read().to_dicts()].count(0) == 3  # of two looks
+    look = last_look(looks)
+    assert look is not None and look.alerts == {"share": 1, "walk": 0}
     (Place.of(home).folder / Place.of(home).writers()[0] / "head").unlink()
     broken = failure()
     assert broken is not None and "1 faults in the access log" in str(broken.description)

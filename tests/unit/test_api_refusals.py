@@ -39,7 +39,8 @@ MALFORMED = [
     {"queries": [{"text": "x"}] * 65},
     {"queries": [{"text": "x"}], "cursor": "x"},
     {"text": "x", "cursor": "x"},
-    {"text": "x", "group_by": "study"},
+    {"text": "x", "group_by": "study"},  # of a dataset that has none
+    {"text": "x", "group_by": "record_id"},
     {"text": "x", "attributes": {"body_part": {}}},
     {"text": "x", "attributes": {"body_part": {"equals": None}}},
     {"text": "x", "attributes": {"body_part": {"equals": 1, "in": [1]}}},

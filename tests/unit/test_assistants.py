@@ -57,6 +57,8 @@ def test_an_assistant_finds_and_follows_what_its_user_may_see(client: TestClient
     assert [hit["record_id"] for hit in hits] == ["a1", "b1"] and "subject_key" not in hits[0]
     like = tool(client, "more_like_this", vector_id=hits[0]["vector_id"])["structuredContent"]["hits"]
     assert "a1" not in [hit["record_id"] for hit in like]
+    grouped = tool(client, "more_like_this", vector_id=hits[0]["vector_id"], group_by="subject")["structuredContent"]
+    assert [hit["group"] for hit in grouped["hits"]] == ["subject 1", "subject 2"]
     chain = tool(client, "lineage", vector_id=A1.vector_id)["structuredContent"]
     assert chain["record"]["record_id"] == "a1"
     listed = tool(client, "datasets")["structuredContent"]["result"]

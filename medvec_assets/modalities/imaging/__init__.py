@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.deid.technical import PROFILE
 from medvec_assets.fingerprints import array_digest
-from medvec_assets.modalities import RECORD_FRAME, LandPayload, ReadObject, Rejected
+from medvec_assets.modalities import RECORD_FRAME, LandPayload, ReadObject, Rejected, of_study
 from medvec_assets.modalities.imaging.pixels import INPUT_VERSION, image_input, thumbnail
 from medvec_assets.modalities.imaging.series import Series, read_series
 from resources.errors import ObjectRejected
@@ -42,7 +42,7 @@ _PUBLIC_URI = re.compile(rf"s3://[a-z0-9.-]+/{_UUID}/{_UUID}\.dcm")
 class Imaging:
     """The modality `imaging` (medvec_assets.modalities.PayloadModality); space `image` takes uint8 [224, 224, 3]."""
 
-    version = "imaging-2"
+    version = "imaging-3"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
     piece_objects = 64
@@ -75,7 +75,7 @@ class Imaging:
             "license": row["license"],
             "access_tier": row["access_tier"],
             "text": None,
-            "attributes": json.dumps(series.attributes, sort_keys=True),
+            "attributes": json.dumps(series.attributes | of_study(series.study_uid, pseudonyms), sort_keys=True),
             "payload_uri": row["uri"] if _PUBLIC_URI.fullmatch(row["uri"]) else f"object:{row['object_id']}",
             "deid_profile": series.deid_profile,
             "deid_actions": json.dumps(series.deid_actions, sort_keys=True),

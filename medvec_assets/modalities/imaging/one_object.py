@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.fingerprints import array_digest
-from medvec_assets.modalities import OPEN, RECORD_FRAME, LandPayload, ReadObject, Rejected
+from medvec_assets.modalities import OPEN, RECORD_FRAME, LandPayload, ReadObject, Rejected, of_study
 from resources.errors import ObjectRejected
 
 
@@ -96,7 +96,7 @@ class OneObject(ABC):
             "license": row["license"],
             "access_tier": row["access_tier"],
             "text": None,
-            "attributes": json.dumps(parsed.attributes, sort_keys=True),
+            "attributes": json.dumps(parsed.attributes | of_study(described.get("study"), pseudonyms), sort_keys=True),
             "payload_uri": f"object:{row['object_id']}",  # the source's own name of it stays in bronze
             "deid_profile": self.deid_profile,
             "deid_actions": json.dumps(actions, sort_keys=True),

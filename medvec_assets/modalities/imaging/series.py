@@ -62,6 +62,7 @@ class Series:
     deid_profile: str
     deid_actions: dict[str, int]
     payload: bytes | None = None
+    study_uid: str = ""  # the source's own, empty where its header has none
 
 
 def read_series(
@@ -157,9 +158,10 @@ def _series(chosen: Instance, ordered: list[Instance], data: bytes, pseudonyms: 
         instances=len({instance.sop_uid or instance.object_id for instance in ordered}),
         frames=sum(instance.frames for instance in ordered),
     )
-    others = tuple(instance for instance in ordered if instance is not chosen)
+    instances = (chosen, *(instance for instance in ordered if instance is not chosen))
+    study_uid = str(header_value(dataset, "StudyInstanceUID") or "").strip(" \0")
     if copy is not None:
-        return Series((chosen, *others), model_input, attributes, PROFILE, copy.actions, copy.data)
+        return Series(instances, model_input, attributes, PROFILE, copy.actions, copy.data, study_uid)
     kept = sum(1 for keyword in HEADER_KEYWORDS if keyword in dataset)
     actions = {"attributes_dropped": len(dataset) - kept, "attributes_kept": len(attributes)}
-    return Series((chosen, *others), model_input, attributes, TECHNICAL, actions)
+    return Series(instances, model_input, attributes, TECHNICAL, actions, study_uid=study_uid)

@@ -35,7 +35,7 @@ LAST_VISIT = 9  # UK Biobank's instances are one digit
 class VolumeModality(OneObject):
     """The modality `volume` (medvec_assets.modalities.Modality); space `image` takes uint8 [224, 224, 3]."""
 
-    version = "volume-2"
+    version = "volume-3"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
     piece_objects = 0

@@ -35,7 +35,7 @@ from medvec_assets.query.search.ranking import (
     completed,
     page_of,
 )
-from medvec_assets.query.search.targets import Target, candidates, check_comparable, in_cohorts
+from medvec_assets.query.search.targets import Target, candidates, check_comparable, check_groups, in_cohorts
 from medvec_assets.query.search.vectors import Query, Vectors
 from resources import tables
 from resources.errors import IndexInvalid, IndexUnavailable
@@ -161,7 +161,9 @@ class SearchEngine:
     ) -> list[Target]:
         comparable = queries[0].comparable
         chosen = in_cohorts([one for one in live if one.comparable == comparable], request.cohorts, moment)
-        conditions = filters.of_request(request, [one.spec for one in chosen])
+        specs = [one.spec for one in chosen]
+        check_groups(request.group_by, specs)
+        conditions = filters.of_request(request, specs)
         targets = [Target(one, self._collection(one, moment), scope, conditions) for one, scope in chosen.items()]
         for query in queries:
             check_comparable(comparable, query.weights_digest, targets)

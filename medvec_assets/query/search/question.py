@@ -25,7 +25,7 @@ MAX_HITS = 10_000  # of all queries of a request together: 10 MB of answer
 MAX_TEXT_CHARS = 8_192
 MAX_DIM = 16_384
 KINDS = ("text", "record_id", "vector_id", "vector", "image")
-GROUPS = ("subject",)
+GROUPS = ("subject", "study")
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,9 @@ class Hit:
     """One answer: the representative of `members` records with identical content in one partition, and its provenance.
 
     `score` is cosine similarity; `delta_version` is the embeddings table's version the index was reconciled with.
-    `group` names the subject within this one answer, `group_size` how many of its hits were looked at.
-    `subject_key` is for the access log and never shown: `shown` leaves it out.
+    `group` names the subject or study within this one answer (None: the record is of no study), `group_size` how many of
+    its hits were looked at.
+    `subject_key` is for the access log, `study` for the groups, and neither is ever shown: `shown` leaves them out.
     """
 
     score: float
@@ -160,12 +161,13 @@ class Hit:
     group: str | None = None
     group_size: int | None = None
     subject_key: str = field(default="", repr=False)
+    study: str | None = field(default=None, repr=False)
 
     def shown(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in HIT_FIELDS}
 
 
-HIT_FIELDS = tuple(one.name for one in fields(Hit) if one.name != "subject_key")
+HIT_FIELDS = tuple(one.name for one in fields(Hit) if one.name not in ("subject_key", "study"))
 
 
 @dataclass(frozen=True)

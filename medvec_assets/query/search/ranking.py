@@ -75,7 +75,7 @@ def page_of(
 ) -> Page:
     """The next `limit` hits, or groups, of those `found` that were not passed."""
     if group_by is not None:
-        return _grouped(complete(found), is_all, limit, passed)
+        return _grouped(complete(found), is_all, limit, passed, group_by)
     waiting = [one for one in found if one.entity["entity_id"] not in passed]
     hits: list[Hit] = []
     gone: list[str] = []
@@ -86,18 +86,29 @@ def page_of(
     return Page(tuple(hits), tuple(gone), bool(waiting) or not is_all, is_all or len(hits) >= limit)
 
 
-def _grouped(found: Sequence[tuple[Found, Hit]], is_all: bool, limit: int, passed: Passed) -> Page:
-    """The best hit of each subject. A subject is called by a number of this answer."""
-    groups: dict[tuple[str, str], list[Hit]] = {}
-    for one, hit in found:
-        groups.setdefault((one.live.dataset, hit.subject_key), []).append(hit)
+def _grouped(found: Sequence[tuple[Found, Hit]], is_all: bool, limit: int, passed: Passed, group_by: str) -> Page:
+    """The best hit of each subject or study, which is called by a number of this answer."""
+    groups: dict[tuple[str, ...], list[Hit]] = {}
+    for _, hit in found:
+        groups.setdefault(_group(hit, group_by), []).append(hit)
     new = [(key, hits) for key, hits in groups.items() if "\x1f".join(key) not in passed]
     taken = new[:limit]
-    hits = tuple(
-        replace(hits[0], group=f"subject {number}", group_size=len(hits)) for number, (_, hits) in enumerate(taken, 1)
-    )
+    hits = tuple(_best(hits, group_by, number) for number, (_, hits) in enumerate(taken, 1))
     names = tuple("\x1f".join(key) for key, _ in taken)
     return Page(hits, names, len(new) > limit or not is_all, is_all or len(taken) >= limit)
+
+
+def _group(hit: Hit, group_by: str) -> tuple[str, ...]:
+    """What hits of one group share. A study is one subject's, whatever a source's UIDs say; without one a record is alone."""
+    subject = (hit.dataset, hit.subject_key)
+    if group_by == "subject":
+        return subject
+    return (*subject, "", hit.record_id) if hit.study is None else (*subject, hit.study)
+
+
+def _best(hits: Sequence[Hit], group_by: str, number: int) -> Hit:
+    is_named = group_by == "subject" or hits[0].study is not None
+    return replace(hits[0], group=f"{group_by} {number}" if is_named else None, group_size=len(hits))
 
 
 Complete = Callable[[Sequence[Found]], list[tuple[Found, Hit]]]
@@ -136,4 +147,5 @@ def _hit(found: Found, record: Shown, moment: Moment) -> Hit:
         deid_profile=record.deid_profile,
         attributes={name: value for name, value in entity["attributes"].items() if name in allowed},
         subject_key=record.subject_key,
+        study=record.study,
     )

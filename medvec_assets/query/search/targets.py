@@ -5,9 +5,11 @@ Belongs here: choosing and refusing. Does not belong here: the question's vector
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from medvec_assets.catalog import CATALOG
+from medvec_assets.catalog.spec import DatasetSpec
 from medvec_assets.query.facts import Moment
 from medvec_assets.query.published import (
     Grants,
@@ -100,6 +102,18 @@ def in_cohorts(
             partitions = sorted(name for cohort in found for name in cohort.partitions)
             chosen[one] = PlannedCohort(tuple(partitions), sum(cohort.share for cohort in found))
     return chosen
+
+
+def check_groups(group_by: str | None, specs: Iterable[DatasetSpec]) -> None:
+    """Raises QueryInvalid where hits are wanted by study and a dataset has none: each of its hits would seem to be one."""
+    has_studies = {spec.id: spec.has_studies for spec in specs}
+    without = sorted(name for name, has in has_studies.items() if not has)
+    if group_by == "study" and without:
+        having = ", ".join(sorted(has_studies.keys() - without))
+        raise QueryInvalid(
+            f"the records of {', '.join(without)} name no study to group by",
+            remedy=f"ask only {having}, or group by subject" if having else "group by subject",
+        )
 
 
 def check_comparable(comparable: tuple[str, str], digest: str | None, targets: list[Target]) -> None:
