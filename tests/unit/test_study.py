@@ -14,10 +14,10 @@ import pytest
 from dicom_files import edited
 from helpers.counting_encoder import CountingEncoders, vector_of
 from helpers.memory_index import MemoryIndex
+from helpers.query_world import R1, World, built_world, copy_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from query_world import R1, World, built_world, copy_of
 from search_world import opened_engine
 
 from medvec_assets.catalog import dataset

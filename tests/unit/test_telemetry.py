@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from access_world import KEYS, settled
 from fastapi.testclient import TestClient
-from query_world import World, empty_world, opened
+from helpers.query_world import World, empty_world, opened
 
 from api import last_look, telemetry
 from api.app import create_app
