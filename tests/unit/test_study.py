@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dicom_files import edited
 from helpers.counting_encoder import CountingEncoders, vector_of
+from helpers.dicom_files import edited
 from helpers.memory_index import MemoryIndex
 from helpers.query_world import R1, World, built_world, copy_of
+from helpers.search_world import opened_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from search_world import opened_engine
 
 from medvec_assets.catalog import dataset
 from medvec_assets.catalog.spec import DatasetSpec, Space

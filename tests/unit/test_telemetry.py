@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from access_world import KEYS, settled
 from fastapi.testclient import TestClient
+from helpers.access_world import KEYS, settled
 from helpers.query_world import World, empty_world, opened
 
 from api import last_look, telemetry
