@@ -23,6 +23,7 @@ _TOLD = {
     "vectors": "vectors",
     "records": "records",
     "objects_read": "objects read",
+    "payloads_read": "payloads read",
     "entities": "entities",
     "entity_vectors_compared": "of them float by float",
     "vectors_made_again": "vectors made again",

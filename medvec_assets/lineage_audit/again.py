@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 from medvec_assets.catalog.spec import SYNTHETIC
 from medvec_assets.json_columns import with_mark
 from medvec_assets.lineage_audit.findings import Ledger
-from medvec_assets.modalities import RECORD_FRAME, modality
+from medvec_assets.modalities import RECORD_FRAME, PayloadModality, modality
 from medvec_assets.query.rows import one_of
 from medvec_assets.stages import encoding
 from medvec_assets.stages import records as records_stage
 from medvec_assets.stages.context import Context
 from medvec_assets.stages.embeddings import Target
+from medvec_assets.stages.payloads import Payloads
 from resources.errors import MedvecError
 from resources.lakehouse import Snapshot
 
@@ -58,7 +59,11 @@ def partition(
 
 def _records(ctx: Context, aim: Target, name: str, objects: pl.DataFrame) -> pl.DataFrame:
     read = records_stage.reader(ctx, aim.spec, name)
-    made, _ = modality(aim.spec.modality).records(objects, read, ctx.pseudonyms(aim.spec))
+    form, keys = modality(aim.spec.modality), ctx.pseudonyms(aim.spec)
+    if isinstance(form, PayloadModality):  # nothing is landed: a payload's name tells whether its bytes are the same
+        made, _ = form.records(objects, read, keys, Payloads(ctx.lake.root, aim.spec.id).uri_of)
+    else:
+        made, _ = form.records(objects, read, keys)
     if ctx.is_synthetic(aim.spec):
         made = made.with_columns(with_mark(made["attributes"], SYNTHETIC))
     return made.select([pl.col(column).cast(kind) for column, kind in RECORD_FRAME.items()])

@@ -31,7 +31,7 @@ _ROWS = (
     *("vector_id", "record_id", "part_kind", "part_index", "encoder", "weights_digest", "content_digest"),
     *("fingerprint", *rules.COPIED),
 )
-_RECORDS = ("record_id", "object_ids", "text", "content_digests", *rules.COPIED)
+_RECORDS = ("record_id", "object_ids", "text", "content_digests", "payload_uri", *rules.COPIED)
 _LISTED = (
     *("object_id", "partition", "uri", "license", "checksum", "checksum_kind"),
     *("upstream_version", "removed_in_version"),
@@ -130,6 +130,7 @@ def _look(ctx: Context, spec: DatasetSpec, scope: Scope) -> Audited:
             recorded.of_records(ctx, found.ledger, heads, silver, name)
     found.counts |= {
         "objects_read": look.read.objects,
+        "payloads_read": look.read.payloads,
         "bytes_read": look.read.size_bytes,
         "objects_without_checksum_of_bytes": look.read.without_checksum,
     }
@@ -205,6 +206,7 @@ def _partition(look: _Dataset, aim: Target, gold: Snapshot, name: str, only: pl.
         wanted = of["object_ids"].explode().drop_nulls().unique()
         objects = listed.filter(pl.col("object_id").is_in(wanted.implode())).sort("object_id")
         sources.check(ctx, ledger, spec, objects, name, look.read)
+        sources.check_payloads(ctx, ledger, spec, of, name, look.read)
 
 
 def _chosen(aim: Target, gold: Snapshot, scope: Scope) -> dict[str, list[str]] | None:

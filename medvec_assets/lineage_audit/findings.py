@@ -42,6 +42,11 @@ RULES = {
     "record_text": Rule("record", "the digest is that of the record's text", _RECORDS),
     "suppressed": Rule("record", "no record of a suppressed subject is left", "medvec run --all, then medvec sync"),
     "license": Rule("record", "the licence is one of the source objects' and the spec allows it", _RECORDS),
+    "payload_whole": Rule(
+        "record",
+        "the record's de-identified payload is in the lake and is what its name says",
+        "restore it from the lake's backup; a run that needs it for a vector makes it again from the source",
+    ),
     "object_listed": Rule("object", "every source object is in the manifest, in the record's partition", _RECORDS),
     "object_published": Rule("object", "the source still publishes the object", _RECORDS),
     "release": Rule("release", "the object names the upstream release it comes from", "refresh the manifest"),

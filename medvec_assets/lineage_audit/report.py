@@ -24,7 +24,10 @@ from resources.signatures import SIGNATURE, Signer, public_name
 
 KIND = "medvec lineage audit"
 FORMAT = 1
-PERSONAL = ("vectors", "records", "objects_read", "entities", "entity_vectors_compared", "vectors_made_again")
+PERSONAL = (
+    *("vectors", "records", "objects_read", "payloads_read", "entities", "entity_vectors_compared"),
+    "vectors_made_again",
+)
 """Counts of what may be one for each person."""
 MAX_SHOWN = 200  # rows of the page's table; the JSON names up to MAX_NAMED of each rule and dataset
 

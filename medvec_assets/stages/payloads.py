@@ -49,10 +49,14 @@ class Payloads:
 
     def land(self, data: bytes) -> str:
         """Write a payload; its `payload_uri`. What is there already is written again: that mends it, and makes it young."""
+        uri = self.uri_of(data)
+        self._store.put(uri, data)
+        return uri
+
+    def uri_of(self, data: bytes) -> str:
+        """The `payload_uri` of these bytes, landed or not."""
         digest = hashlib.sha256(data).hexdigest()
-        key = f"{self.folder}{digest[:2]}/{digest}"
-        self._store.put(key, data)
-        return key
+        return f"{self.folder}{digest[:2]}/{digest}"
 
     def holds(self, uri: str) -> bool:
         """Whether `uri` is one of these payloads' and no object's of a source."""

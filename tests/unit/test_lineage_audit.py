@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers.pipeline import SPACE, Pipeline
+from helpers import bytes_modality
+from helpers.pipeline import SPACE, Pipeline, bytes_spec
 from typer.testing import CliRunner
 
+from medvec_assets.catalog.spec import AccessTier
 from medvec_assets.cli import app
 from medvec_assets.lineage_audit import audit, recorded, report
 from medvec_assets.lineage_audit.audit import Scope
 from medvec_assets.lineage_audit.findings import MAX_NAMED, RULES, Ledger
+from medvec_assets.modalities import modality
 from resources import signatures, tables
 from resources.errors import ConfigError, IntegrityError
 from resources.tables import TableSpec
@@ -103,6 +106,7 @@ def test_an_untouched_chain_is_whole(filled: Pipeline) -> None:
         "entity_vectors_compared": 3,
         "vectors_made_again": 4,
         "objects_read": 4,
+        "payloads_read": 0,
         "bytes_read": 26,
         "objects_without_checksum_of_bytes": 0,
     }
@@ -124,6 +128,31 @@ def test_what_is_made_again_from_a_changed_object_is_not_believed(filled: Pipeli
     assert named["object_bytes"] == {"c"}
     assert named["record_again"] == {"record-c"}  # its bytes are refused, as they would be in a run
     assert named["vector_again"] == {vector_id(filled, "c")}
+
+
+class Notes(bytes_modality.PayloadBytesModality):
+    """A text's model input is made of its record, whatever was landed."""
+
+    model_inputs = bytes_modality.BytesModality.model_inputs
+
+
+def test_payloads_are_made_again_to_the_same_name_and_a_damaged_one_is_found(
+    files: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bytes_modality, "MODALITY", Notes())
+    modality.cache_clear()
+    files.spec = bytes_spec(access_tier=AccessTier.REGISTERED)
+    assert files.connector is not None
+    for name in "ab":
+        files.connector.add(name, f"CT {name} @Somebody".encode(), attributes="{}", access_tier="registered")
+    files.run()
+    assert found(files, recompute=2) == {}
+    assert looked(files).counts["payloads_read"] == 2
+    uri = files.silver.filter(pl.col("record_id") == "record-b")["payload_uri"].item()
+    (Path(files.lake.root) / uri).write_bytes(b"CT c")
+    assert found(files) == {"payload_whole": {"record-b"}}
+    (Path(files.lake.root) / uri).unlink()
+    assert found(files) == {"payload_whole": {"record-b"}}
 
 
 CHANGED_RECORDS = [
