@@ -134,7 +134,7 @@ class Perimeter:
             return
         response = _Response(send, self._headers)
         started = time.perf_counter()
-        with continued(dict(Headers(scope=scope))), span("http.request") as current:
+        with continued(Headers(scope=scope)), span("http.request") as current:
             try:
                 await self.app(scope, receive, response.send)
             except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text

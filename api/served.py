@@ -23,7 +23,7 @@ _REQUEST = "request"
 
 def lean(route: APIRoute, reads: Mapping[Callable[..., Any], Read]) -> APIRoute:
     """`route` with what `reads` has (dependency -> what is called for it, in the loop) read off the request."""
-    read = {str(one.name): reads[one.call] for one in route.dependant.dependencies if one.call in reads}
+    read = {str(one.name): reads[one.call] for one in route.dependant.dependencies if one.call and one.call in reads}
     return APIRoute(
         route.path,
         _reading(route.endpoint, read) if read else route.endpoint,
@@ -45,15 +45,13 @@ def _reading(endpoint: Callable[..., Any], read: Mapping[str, Read]) -> Callable
         request: Request = given[_REQUEST] if asks else given.pop(_REQUEST)
         return given | {name: of(request) for name, of in read.items()}
 
-    if inspect.iscoroutinefunction(endpoint):
+    async def awaited(**given: Any) -> Any:
+        return await endpoint(**values_of(given))
 
-        async def run(**given: Any) -> Any:
-            return await endpoint(**values_of(given))
-    else:
+    def called(**given: Any) -> Any:
+        return endpoint(**values_of(given))
 
-        def run(**given: Any) -> Any:
-            return endpoint(**values_of(given))
-
+    run: Callable[..., Any] = awaited if inspect.iscoroutinefunction(endpoint) else called
     run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
     run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
     return run
