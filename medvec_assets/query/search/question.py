@@ -162,7 +162,9 @@ class Hit:
     subject_key: str = field(default="", repr=False)
 
     def shown(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in HIT_FIELDS}
+        told = dict(vars(self))  # in the order of the fields
+        del told["subject_key"]
+        return told
 
 
 HIT_FIELDS = tuple(one.name for one in fields(Hit) if one.name != "subject_key")
