@@ -11,6 +11,7 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypedDict
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are anybody's text
 MAX_BODY_BYTES = 1 << 20  # a vector of 16,384 numbers in JSON is under 400 kB
+SPARE_THREADS = 8  # health and metrics are answered while every place is taken
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -60,6 +62,7 @@ class State(TypedDict):
     service: Service
     telemetry: Telemetry
     assistants: StreamableHTTPSessionManager
+    threads: ThreadPoolExecutor  # run the routes that block
 
 
 @contextmanager
@@ -85,10 +88,12 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         service = Service(settings, open_index)
         service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
         service.drain.install()
+        threads = ThreadPoolExecutor(settings.api_concurrency + SPARE_THREADS, "route")
         try:
             async with assistants(service) as manager:
-                yield {"service": service, "telemetry": telemetry, "assistants": manager}
+                yield {"service": service, "telemetry": telemetry, "assistants": manager, "threads": threads}
         finally:
+            threads.shutdown()
             service.close()
             telemetry.close()
 

@@ -9,8 +9,12 @@ without them to run, and JSON is read by pydantic's parser, in a tenth of the ti
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -26,7 +30,7 @@ def lean(route: APIRoute, reads: Mapping[Callable[..., Any], Read]) -> APIRoute:
     read = {str(one.name): reads[one.call] for one in route.dependant.dependencies if one.call and one.call in reads}
     return APIRoute(
         route.path,
-        _reading(route.endpoint, read) if read else route.endpoint,
+        _reading(route.endpoint, read),
         response_model=route.response_model,
         status_code=route.status_code,
         response_class=route.response_class,
@@ -34,24 +38,23 @@ def lean(route: APIRoute, reads: Mapping[Callable[..., Any], Read]) -> APIRoute:
 
 
 def _reading(endpoint: Callable[..., Any], read: Mapping[str, Read]) -> Callable[..., Any]:
-    """`endpoint` with `read` in place of the parameters of these names."""
+    """`endpoint` with `read` in place of the parameters of these names; in a thread, if it is no coroutine function."""
     signature = inspect.signature(endpoint, eval_str=True)
     left = [one for name, one in signature.parameters.items() if name not in read]
     asks = _REQUEST in signature.parameters
     if not asks:
         left.append(inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
 
-    def values_of(given: dict[str, Any]) -> dict[str, Any]:
+    is_coroutine = inspect.iscoroutinefunction(endpoint)
+
+    async def run(**given: Any) -> Any:
         request: Request = given[_REQUEST] if asks else given.pop(_REQUEST)
-        return given | {name: of(request) for name, of in read.items()}
+        call = partial(endpoint, **given, **{name: of(request) for name, of in read.items()})
+        if is_coroutine:
+            return await call()
+        threads: ThreadPoolExecutor = request.state.threads
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, call)
 
-    async def awaited(**given: Any) -> Any:
-        return await endpoint(**values_of(given))
-
-    def called(**given: Any) -> Any:
-        return endpoint(**values_of(given))
-
-    run: Callable[..., Any] = awaited if inspect.iscoroutinefunction(endpoint) else called
     run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
     run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
     return run
