@@ -8,9 +8,9 @@ from __future__ import annotations
 from api.routes import assistants, cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
 
 ROUTERS = (
+    search.router,  # first, for a path is compared with one route after the other
     health.router,
     metrics.router,
-    search.router,
     lineage.router,
     replay.router,
     datasets.router,
