@@ -1,4 +1,4 @@
-"""The endpoints, a module a subject. Each signature shows who may call; what blocks is a plain `def`, run in the thread pool.
+"""The endpoints, a module a subject. Each signature shows who may call; what blocks is a plain `def`, run in a thread.
 
 Belongs here: one short function per route. Does not belong here: logic (medvec_assets.query), error shapes (problems).
 """
