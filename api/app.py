@@ -11,7 +11,6 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypedDict
@@ -34,6 +33,7 @@ from api.recording import Recording, template
 from api.routes import ROUTERS
 from api.service import Service
 from api.telemetry import Telemetry
+from api.threads import Threads
 from api.uploading import UploadLimit
 from resources.settings import Settings
 from resources.tracing import continued, span, trace_id
@@ -62,7 +62,7 @@ class State(TypedDict):
     service: Service
     telemetry: Telemetry
     assistants: StreamableHTTPSessionManager
-    threads: ThreadPoolExecutor  # run the routes that block
+    threads: Threads  # run the routes that block
 
 
 @contextmanager
@@ -88,12 +88,12 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         service = Service(settings, open_index)
         service.door.breaker.on_change = lambda is_open: telemetry.resting.set(is_open)
         service.drain.install()
-        threads = ThreadPoolExecutor(settings.api_concurrency + SPARE_THREADS, "route")
+        threads = Threads(settings.api_concurrency + SPARE_THREADS)
         try:
             async with assistants(service) as manager:
                 yield {"service": service, "telemetry": telemetry, "assistants": manager, "threads": threads}
         finally:
-            threads.shutdown()
+            threads.close()
             service.close()
             telemetry.close()
 

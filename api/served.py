@@ -9,17 +9,16 @@ without them to run, and JSON is read by pydantic's parser, in a tenth of the ti
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+
+from api.threads import Threads
 
 Read = Callable[[Request], Any]
 _REQUEST = "request"
@@ -52,8 +51,8 @@ def _reading(endpoint: Callable[..., Any], read: Mapping[str, Read]) -> Callable
         call = partial(endpoint, **given, **{name: of(request) for name, of in read.items()})
         if is_coroutine:
             return await call()
-        threads: ThreadPoolExecutor = request.state.threads
-        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, call)
+        threads: Threads = request.state.threads
+        return await threads.run(call)
 
     run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
     run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]

@@ -6,8 +6,8 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from api.auth import Permission
 from api.served import Arriving, lean
+from api.threads import Threads
 from resources.api_keys import Role
 
 
@@ -44,7 +45,7 @@ async def waiting(name: str, request: Request, number: int, where: Host, doubled
 def test_a_route_gets_its_values_and_blocks_only_a_thread(endpoint: Callable[..., Any], in_thread: bool) -> None:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        with ThreadPoolExecutor(1, "route") as threads:
+        with closing(Threads(1)) as threads:
             yield {"threads": threads}
 
     app = FastAPI(lifespan=lifespan)
@@ -54,6 +55,56 @@ def test_a_route_gets_its_values_and_blocks_only_a_thread(endpoint: Callable[...
     with TestClient(app, base_url="http://here") as client:
         assert client.get("/a?number=3").json() == ["a", "here", 3, 6, in_thread]
         assert client.get("/a?number=x").status_code == 422
+
+
+CALLER: ContextVar[str] = ContextVar("caller", default="")
+
+
+def test_threads_give_back_what_a_call_gives_or_raises_in_its_callers_context() -> None:
+    def empty() -> None:
+        next(iter(()))
+
+    async def asked(threads: Threads, name: str) -> str:
+        CALLER.set(name)
+        return await threads.run(CALLER.get)
+
+    async def all_of_it(threads: Threads) -> None:
+        names = [str(number) for number in range(100)]
+        assert await asyncio.gather(*(asked(threads, name) for name in names)) == names
+        with pytest.raises(ZeroDivisionError):
+            await threads.run(lambda: 1 // 0)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(threads.run(empty), 30)
+
+    with closing(Threads(3)) as threads:
+        asyncio.run(all_of_it(threads))
+
+
+def test_threads_outlive_a_caller_who_left_and_end_after_what_is_at_work() -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        may_end.wait(30)
+        ended.set()
+
+    async def left(threads: Threads) -> int:
+        call = asyncio.ensure_future(threads.run(work))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        call.cancel()
+        await asyncio.wait({call})
+        may_end.set()
+        return await threads.run(lambda: 7)
+
+    threads = Threads(1)
+    assert asyncio.run(left(threads)) == 7
+    begun.clear(), may_end.clear(), ended.clear()
+    with pytest.raises(TimeoutError):  # the loop is closed before the call ends
+        asyncio.run(asyncio.wait_for(threads.run(work), 0.05))
+    may_end.set()
+    threads.close()
+    assert ended.is_set()
 
 
 def test_a_permission_lets_nobody_in_whom_another_one_checked() -> None:
