@@ -28,18 +28,23 @@ class _Call(NamedTuple):
 
 
 class Threads:
-    """`number` of them, from its making until `close`."""
+    """At most `number` of them, begun as they are needed, until `close`. `run` is for one event loop at a time."""
 
     def __init__(self, number: int) -> None:
         self._queue: SimpleQueue[_Call | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name=f"route_{n}", daemon=True) for n in range(number)]
-        for thread in self._threads:
-            thread.start()
+        self._number = number
+        self._threads: list[threading.Thread] = []
+        self._calls = 0  # handed over and not back yet; counted in the loop alone
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives or raises, in the caller's context."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        self._calls += 1
+        if len(self._threads) < min(self._calls, self._number):
+            name = f"route_{len(self._threads)}"
+            self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
+            self._threads[-1].start()
         self._queue.put(_Call(work, copy_context(), future, loop))
         return await future
 
@@ -62,14 +67,14 @@ class Threads:
             except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
             with suppress(RuntimeError):  # the loop is closed: nobody waits
-                call.loop.call_soon_threadsafe(_settle, call.future, result, error)
+                call.loop.call_soon_threadsafe(self._settle, call.future, result, error)
             del call, result, error  # not to be kept until the next call
 
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # cancelled
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def _settle(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self._calls -= 1
+        if future.done():  # cancelled
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
