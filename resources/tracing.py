@@ -6,7 +6,7 @@
 Belongs here: measuring a span, and who is told. Does not belong here: exporters and metrics (api.telemetry).
 A span's attributes are names of the catalogue and counts: never an id, a question or a path.
 
-OpenTelemetry's spans are made only where something exports them: one costs 40 us, a search has three to five.
+OpenTelemetry's spans are made only where something exports them: one costs 14 us, this 0.5.
 """
 
 from __future__ import annotations

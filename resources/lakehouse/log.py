@@ -50,8 +50,8 @@ def _newest_file(made: str, following: str) -> Entry | None:
 
 
 def is_absent(root: ObjectStore, table_path: str) -> bool:
-    """Whether a folder has no log of the table, hence no table: what opening it would find out in 30 times as long. False
-    where only opening tells, as in a bucket, or where the folder cannot be looked into."""
+    """Whether a folder has no log of the table, hence no table: what opening it would find out in three times as long at
+    the least. False where only opening tells, as in a bucket, or where the folder cannot be looked into."""
     if root.folder is None:
         return False
     try:
