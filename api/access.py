@@ -36,8 +36,4 @@ def look_of(request: Request) -> Look:
     return cast(Look, request.state.look)
 
 
-async def _look(request: Request) -> Look:
-    return look_of(request)  # a plain def would wait for a thread
-
-
-Looking = Annotated[Look, Depends(_look)]
+Looking = Annotated[Look, Depends(look_of)]

@@ -11,6 +11,7 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypedDict
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are anybody's text
 MAX_BODY_BYTES = 1 << 20  # a vector of 16,384 numbers in JSON is under 400 kB
+SPARE_THREADS = 8  # health and metrics are answered while every place is taken
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -62,6 +64,7 @@ class State(TypedDict):
     telemetry: Telemetry
     last_look: LastLook
     assistants: StreamableHTTPSessionManager
+    threads: ThreadPoolExecutor  # run the routes that block
 
 
 @contextmanager
@@ -89,10 +92,19 @@ def create_app(settings: Settings, open_index: OpenIndex = _configured_index) ->
         service.access_log.unsealed.listen(telemetry.not_sealed)
         last_look = LastLook(lambda: service.lake, telemetry.looked)
         service.drain.install()
+        threads = ThreadPoolExecutor(settings.api_concurrency + SPARE_THREADS, "route")
         try:
             async with assistants(service) as manager:
-                yield {"service": service, "telemetry": telemetry, "last_look": last_look, "assistants": manager}
+                state: State = {
+                    "service": service,
+                    "telemetry": telemetry,
+                    "last_look": last_look,
+                    "assistants": manager,
+                    "threads": threads,
+                }
+                yield state
         finally:
+            threads.shutdown()
             service.close()
             telemetry.close()
 
@@ -138,7 +150,7 @@ class Perimeter:
             return
         response = _Response(send, self._headers)
         started = time.perf_counter()
-        with continued(dict(Headers(scope=scope))), span("http.request") as current:
+        with continued(Headers(scope=scope)), span("http.request") as current:
             try:
                 await self.app(scope, receive, response.send)
             except Exception as error:  # noqa: BLE001 - the last one before the server: nothing may pass with its text

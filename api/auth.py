@@ -13,13 +13,14 @@
 An auditor is no reader: who sees who asked needs not see what was asked for. One who is both has both roles.
 
 Belongs here: the types, and reading the headers. Does not belong here: checking a credential (identity), what a
-dataset's policy allows (query.published).
+dataset's policy allows (query.published), how a route is run (served).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Header, Request, Response, Security
@@ -30,6 +31,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from api.access import look_of
 from api.identity.callers import Caller, Refused, forbidden
 from api.problems import PURPOSE
+from api.served import Arriving, Read, lean
 from api.service import Service
 from resources.api_keys import Role
 from resources.errors import QueryInvalid
@@ -39,9 +41,11 @@ _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="an API k
 
 PERMISSIONS: dict[Callable[..., Any], Permission] = {}
 """Every permission by its dependency. A route among whose dependencies there is none of them is open to all."""
+_READ: dict[Callable[..., Any], Read] = {}
+"""Every dependency that needs nothing but the request, and what is called in its place."""
 
 
-async def service_of(request: Request) -> Service:
+def service_of(request: Request) -> Service:
     return cast(Service, request.state.service)
 
 
@@ -55,7 +59,7 @@ class Permission:
         """The caller. Refused: 401, 403, 429 or 503; QueryInvalid for a purpose of use that is none."""
         bearer = await _BEARER(request)
         given = bearer.credentials if bearer is not None else await _HEADER(request)
-        desk = (await service_of(request)).desk
+        desk = service_of(request).desk
         look, address = look_of(request), request.client.host if request.client else ""
         try:
             caller = await desk.identified(given, address)
@@ -78,20 +82,27 @@ class Permission:
         request.state.permitted = (self, caller)
         return caller
 
+    def caller(self, request: Request) -> Caller:
+        """Whom this permission, and no other, let in before the route began."""
+        by, caller = request.state.permitted
+        if by is not self:
+            raise RuntimeError("a route asks for a permission that was not checked: name one, and use Guarded")
+        return cast(Caller, caller)
 
-def _needs(*roles: Role) -> Callable[..., Awaitable[Caller]]:
+
+def _needs(*roles: Role) -> Callable[..., Caller]:
     permission = Permission(frozenset(roles))
 
-    async def permitted(
+    def permitted(
         request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],  # these three for OpenAPI
         header: Annotated[str | None, Security(_HEADER)],
         purpose: Annotated[str | None, Header(alias=PURPOSE, description="HL7 PurposeOfUse code")] = None,
     ) -> Caller:
-        by, caller = getattr(request.state, "permitted", (None, None))
-        return caller if caller is not None and by is permission else await permission.check(request)
+        return permission.caller(request)
 
     PERMISSIONS[permitted] = permission
+    _READ[permitted] = permission.caller
     return permitted
 
 
@@ -106,22 +117,26 @@ class Guarded(APIRoute):
     """A route whose permission is asked before its body is read: FastAPI would parse what a stranger sent first."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer, permission = super().get_route_handler(), permission_of(self.dependant)
+        answer, permission = self._answer, permission_of(self.dependant)
 
         async def guarded(request: Request) -> Response:
             if permission is not None:
                 await permission.check(request)
-            return await answer(request)
+            return await answer(Arriving(request.scope, request.receive))
 
         return guarded
 
+    @cached_property
+    def _answer(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return lean(self, _READ).get_route_handler()
 
-async def charge_of(request: Request, service: Annotated[Service, Depends(service_of)]) -> Callable[[int], None]:
+
+def charge_of(request: Request) -> Callable[[int], None]:
     """Charges a cost to the caller that this request's permission let in; 429 if it is too much."""
 
     def charge(cost: int) -> None:
         try:
-            service.desk.limits.charge(request.state.permitted[1], cost)
+            service_of(request).desk.limits.charge(request.state.permitted[1], cost)
         except Refused as refused:
             look_of(request).refusal = refused.reason
             raise
@@ -129,6 +144,7 @@ async def charge_of(request: Request, service: Annotated[Service, Depends(servic
     return charge
 
 
+_READ |= {service_of: service_of, charge_of: charge_of, look_of: look_of}
 Serving = Annotated[Service, Depends(service_of)]
 Reader = Annotated[Caller, Depends(_needs(Role.READER, Role.STEWARD, Role.ADMIN))]
 Steward = Annotated[Caller, Depends(_needs(Role.STEWARD, Role.ADMIN))]

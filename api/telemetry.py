@@ -1,8 +1,8 @@
 """What operators see of the service: spans, the metrics made of them, and log lines.
 
 Belongs here: one tracer and one Prometheus registry a worker, and what each span becomes. Spans are opened where the work
-is done (resources, query) through OpenTelemetry's API; here each that ends is also counted, so that a thing is measured
-once and seen in both. Does not belong here: the record of who looked at what (the access log), which is evidence.
+is done (resources.tracing); here each that ends is counted, and exported where that is wanted, so that a thing is measured
+in one place and seen in both. Does not belong here: the record of who looked at what (the access log), which is evidence.
 
 Never in a span, a label or a line: a path, a query string, a question, an id of a record; only a route's template.
 Where OTEL_EXPORTER_OTLP_ENDPOINT is set, spans go there. Several workers share their numbers through files in
@@ -14,9 +14,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -29,7 +28,10 @@ from prometheus_client import (
 from starlette.responses import Response
 
 from medvec_assets.query.harvesting import Look
-from resources.tracing import use_provider
+from resources.tracing import use
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -95,14 +97,11 @@ class Telemetry:
             registry=self.registry,
             multiprocess_mode="livemax",
         )
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "medvec-api"}))
-        self._provider.add_span_processor(_Counted(self.steps))
-        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        self._provider = _exporting()
+        use(self._step, self._provider)
 
-            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        use_provider(self._provider)
+    def _step(self, name: str, outcome: str, seconds: float) -> None:
+        self.steps.labels(name, outcome).observe(seconds)
 
     def not_sealed(self, events: int, since: float) -> None:
         self.unsealed.set(events)
@@ -123,7 +122,8 @@ class Telemetry:
 
     def close(self) -> None:
         """Sends what is left to send, and takes this worker out of what is counted now."""
-        self._provider.shutdown()
+        if self._provider is not None:
+            self._provider.shutdown()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
@@ -140,13 +140,15 @@ def _forget_killed() -> None:
                     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-class _Counted(SpanProcessor):
-    """Each span that ends, as one observation."""
+def _exporting() -> TracerProvider | None:
+    """Takes spans to where OTEL_EXPORTER_OTLP_ENDPOINT says; None if it does not say."""
+    if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        return None
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    def __init__(self, steps: Histogram) -> None:
-        self._steps = steps
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.start_time is not None and span.end_time is not None:
-            outcome = "ok" if span.status.is_unset or span.status.is_ok else "failed"
-            self._steps.labels(span.name, outcome).observe((span.end_time - span.start_time) / 1e9)
+    provider = TracerProvider(resource=Resource.create({"service.name": "medvec-api"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

@@ -17,7 +17,7 @@ _SEPARATOR = b"\x1f"  # cannot occur in any field: the manifest stage refuses co
 
 
 def _hash(*fields: str) -> str:
-    return hashlib.sha256(_SEPARATOR.join(field.encode() for field in fields)).hexdigest()
+    return hashlib.sha256(_SEPARATOR.decode().join(fields).encode()).hexdigest()
 
 
 def hashed_rows(kind: str, rows: pl.DataFrame) -> list[str]:

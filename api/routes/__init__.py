@@ -1,4 +1,4 @@
-"""The endpoints, a module a subject. Each signature shows who may call; what blocks is a plain `def`, run in the thread pool.
+"""The endpoints, a module a subject. Each signature shows who may call; what blocks is a plain `def`, run in a thread.
 
 Belongs here: one short function per route. Does not belong here: logic (medvec_assets.query), error shapes (problems).
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from api.routes import assistants, cohorts, datasets, health, lineage, metrics, page, pictures, replay, search
 
 ROUTERS = (
+    search.router,  # first, for a path is compared with one route after the other
     health.router,
     metrics.router,
-    search.router,
     lineage.router,
     replay.router,
     datasets.router,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import polars as pl
 import pyarrow.compute as pc
 
-from medvec_assets.query.published import Grants, LiveSpace, granted_spaces, live_rows
+from medvec_assets.query.published import Grants, LiveSpace, declared_spaces, granted_spaces, live_rows
 from medvec_assets.query.rows import read_of
 from medvec_assets.scorer.verdicts import Verdicts
 from resources import tables
@@ -108,8 +108,9 @@ class Moment:
         """Every visible, granted live space, in the order of (dataset, space, tier)."""
         self.look(*(table() for table in _OF_ALL))
         table = tables.generations()
-        rows = self.facts.kept(table.path, snapshot := self.snapshot(table), lambda: live_rows(snapshot))
-        return granted_spaces(rows, self.facts.settings, grants)
+        snapshot = self.snapshot(table)
+        spaces = self.facts.kept(table.path, snapshot, lambda: declared_spaces(live_rows(snapshot)))
+        return granted_spaces(spaces, self.facts.settings, grants)
 
     def suppressed(self) -> frozenset[str]:
         table = tables.suppression()

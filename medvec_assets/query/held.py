@@ -65,10 +65,10 @@ class _Block:
         return int(self.rows.estimated_size()) + self.hashes.nbytes
 
     def find(self, record_ids: list[str]) -> dict[str, Shown]:
+        hashes = np.fromiter(map(_hash, record_ids), np.uint64, len(record_ids))
+        places = np.searchsorted(self.hashes, hashes)  # of all at once: one by one takes twice as long
         found: dict[str, Shown] = {}
-        for record_id in record_ids:
-            hashed = np.uint64(_hash(record_id))
-            at = int(np.searchsorted(self.hashes, hashed))
+        for record_id, hashed, at in zip(record_ids, hashes.tolist(), places.tolist(), strict=True):
             while at < len(self.hashes) and self.hashes[at] == hashed:
                 name, *told = self.rows.row(at)
                 if name == record_id:

@@ -138,24 +138,23 @@ def live_rows(snapshot: Snapshot | None) -> pl.DataFrame:
 
 def live_spaces(settings: Settings, lake: Lakehouse, grants: Grants = None) -> list[LiveSpace]:
     """Every visible, granted live space in the order of (dataset, space, tier). Empty before the first promotion."""
-    return granted_spaces(live_rows(lake.snapshot(tables.generations())), settings, grants)
+    return granted_spaces(declared_spaces(live_rows(lake.snapshot(tables.generations()))), settings, grants)
 
 
-def granted_spaces(rows: pl.DataFrame, settings: Settings, grants: Grants) -> list[LiveSpace]:
-    """Those of `live_rows` that may be shown here and to this caller."""
+def declared_spaces(rows: pl.DataFrame) -> list[LiveSpace]:
+    """Those of `live_rows` that the catalogue still has."""
     specs = {spec.id: spec for spec in CATALOG}
-    found = []
-    for row in rows.iter_rows(named=True):
-        spec = specs.get(row["dataset"])
-        if spec is None or row["space"] not in spec.spaces or not granted(spec, grants):
-            continue
-        if visible(spec, settings, row["access_tier"]):
-            found.append(
-                LiveSpace(
-                    spec, row["space"], row["space_version"], row["access_tier"], row["generation"], row["collection"]
-                )
-            )
-    return found
+    fields = ("space", "space_version", "access_tier", "generation", "collection")
+    return [
+        LiveSpace(spec, *(row[name] for name in fields))
+        for row in rows.iter_rows(named=True)
+        if (spec := specs.get(row["dataset"])) is not None and row["space"] in spec.spaces
+    ]
+
+
+def granted_spaces(spaces: Iterable[LiveSpace], settings: Settings, grants: Grants) -> list[LiveSpace]:
+    """Those that may be shown here, today, and to this caller."""
+    return [one for one in spaces if granted(one.spec, grants) and visible(one.spec, settings, one.access_tier)]
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ class Lakehouse:
         entry, newest = self._newest.get(spec.path, (None, None))
         if version is None and newest is not None and newest.spec == spec and self._newest_entry(newest) == entry:
             return newest
+        if log.is_absent(self._store, spec.path):
+            return None
         table = self.handle(spec, version)
         if table is None:
             return None

@@ -49,6 +49,20 @@ def _newest_file(made: str, following: str) -> Entry | None:
     return (facts.st_ino, facts.st_mtime_ns, facts.st_size) if is_newest else None
 
 
+def is_absent(root: ObjectStore, table_path: str) -> bool:
+    """Whether a folder has no log of the table, hence no table: what opening it would find out in three times as long at
+    the least. False where only opening tells, as in a bucket, or where the folder cannot be looked into."""
+    if root.folder is None:
+        return False
+    try:
+        os.stat(f"{root.folder}/{table_path}/_delta_log")  # noqa: PTH116 - as above
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def commit_info(table_uri: str, version: int) -> dict[str, Any] | None:
     """What the commit of `version` says of itself; None if the log does not tell of it any more."""
     try:

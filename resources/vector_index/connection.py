@@ -84,20 +84,22 @@ class Connection:
         self._client.close()
 
     def _attempt(self, what: str, request: Callable[[], T], *, quotes: bool = True) -> T:
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-        worth_trying = retry_if_exception(lambda error: self._is_transient(error) and self.is_alive())
-        between = wait_random_exponential(multiplier=0.2, max=5)
         try:
-            return Retrying(
-                stop=stop_after_attempt(self.patience.attempts), wait=between, retry=worth_trying, reraise=True
-            )(request)
+            return request() if self.patience.attempts == 1 else self._retried(request)
         except MedvecError:
             raise
         except Exception as error:
             if not _is_milvus_error(error):
                 raise
             self._raise(what, error, quotes)
+
+    def _retried(self, request: Callable[[], T]) -> T:
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        worth_trying = retry_if_exception(lambda error: self._is_transient(error) and self.is_alive())
+        between = wait_random_exponential(multiplier=0.2, max=5)
+        stop = stop_after_attempt(self.patience.attempts)
+        return Retrying(stop=stop, wait=between, retry=worth_trying, reraise=True)(request)
 
     def _is_transient(self, error: BaseException) -> bool:
         code = error_code(error)

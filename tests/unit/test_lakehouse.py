@@ -16,8 +16,9 @@ from helpers.lake_notes import NOTES, WHOLE, notes, replace, stored
 
 from resources import tables
 from resources.errors import CommitConflict, StorageError
-from resources.lakehouse import Lakehouse
+from resources.lakehouse import Lakehouse, log
 from resources.lakehouse import lake as lakehouse
+from resources.object_store import ObjectStore
 from resources.settings import Settings
 from resources.tables import TableSpec
 
@@ -76,6 +77,23 @@ def test_a_snapshot_is_handed_out_again_until_a_commit_of_anybody_follows_it(lak
     old = lake.snapshot(NOTES, 1)
     assert old is not None
     assert old.count() == 1 and stored(lake) == [("p", "a"), ("p", "b")]
+
+
+def test_a_table_that_did_not_exist_is_seen_as_soon_as_anybody_makes_it(lake: Lakehouse) -> None:
+    elsewhere = Lakehouse(lake.root)
+    assert lake.snapshot(NOTES) is None is lake.snapshot(NOTES)
+    elsewhere.append(NOTES, pa.Table.from_batches(notes("p", "a")), {})
+    assert stored(lake) == [("p", "a")]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_an_absent_table(lake: Lakehouse) -> None:
+    """A suppression that is not seen would show a person who withdrew."""
+    store, table = ObjectStore(lake.root), Path(lake.root) / NOTES.path
+    table.parent.mkdir(parents=True)
+    assert log.is_absent(store, NOTES.path)
+    table.symlink_to(table)  # round in circles, for whoever may read everything
+    assert not log.is_absent(store, NOTES.path)
+    assert not log.is_absent(ObjectStore("s3://lake"), NOTES.path), "only a request tells"
 
 
 def test_a_snapshot_of_a_table_that_was_deleted_is_not_handed_out(lake: Lakehouse) -> None:

@@ -26,6 +26,7 @@ MAX_TEXT_CHARS = 8_192
 MAX_DIM = 16_384
 KINDS = ("text", "record_id", "vector_id", "vector", "image")
 GROUPS = ("subject", "study")
+_CANONICAL: dict[str, Any] = {"sort_keys": True, "separators": (",", ":")}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,16 @@ class SearchRequest:
 
     def canonical(self, *, paging: bool = True) -> str:
         """The request as one line of JSON, equal for equal requests; without `paging` also for all pages of an answer."""
-        told: dict[str, Any] = {
+        return self._paged if paging else json.dumps(self._told, **_CANONICAL)
+
+    @cached_property
+    def _paged(self) -> str:
+        """Kept, for it is asked for as what is recorded and as what an answer is kept under."""
+        return json.dumps(self._told | {"limit": self.limit, "cursor": self.cursor}, **_CANONICAL)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return {
             "questions": [one.canonical for one in self.questions],
             "datasets": sorted(set(self.datasets)),
             "space": self.space,
@@ -127,9 +137,6 @@ class SearchRequest:
             "attributes": sorted({one.expression for one in self.attributes}),
             "group_by": self.group_by,
         }
-        if paging:
-            told |= {"limit": self.limit, "cursor": self.cursor}
-        return json.dumps(told, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,8 @@ class Hit:
     study: str | None = field(default=None, repr=False)
 
     def shown(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in HIT_FIELDS}
+        told = vars(self)
+        return {name: told[name] for name in HIT_FIELDS}
 
 
 HIT_FIELDS = tuple(one.name for one in fields(Hit) if one.name not in ("subject_key", "study"))
