@@ -7,11 +7,13 @@ first lot before the clock starts, so that their imports do not count. They take
 machine: on one that others use, two get little more than one; so the processor time per object of two over that of one is
 told too (`cpu`), and what of the two's is this process's own (`parent`: it reads, lands and joins, and is what ends scaling at
 1 / parent times). Objects lie in memory and payloads go nowhere. DICOM, PNG, JPEG and NIfTI are bench.decode's (closed, so that
-payloads are made), notes those of bench.note_texts, expression tables those of bench.expression.
+payloads are made), notes those of bench.note_texts, expression tables those of bench.expression, runs those of
+bench.sequencing.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import statistics
@@ -23,10 +25,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from bench import decode, expression
 from bench.note_texts import FIRST, labelled
+from bench.sequencing import LICENSE, fastq
 from medvec_assets.deid.pseudonyms import Pseudonyms
 from medvec_assets.modalities import modality
 from medvec_assets.stages import pieces
@@ -40,6 +44,7 @@ MODALITIES = {
     "nifti": "volume",
     "notes": "notes",
     "expression": "expression",
+    "runs": "sequencing",
 }
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -50,13 +55,17 @@ def objects_of(kind: str) -> list[bytes]:
         return [json.dumps({"note_type": "DS", "text": text}).encode() for text in texts]
     if kind == "expression":
         return expression.files(32, expression.GDC_GENES)
+    if kind == "runs":
+        bases = np.random.default_rng(1).integers(0, 4, 3_000_000)
+        return [gzip.compress(fastq(f"SRR{n:06}", bases, 1, n, 20_000), 6) for n in range(16)]
     return decode.files_of(kind)
 
 
-def listed(count: int) -> pl.DataFrame:
+def listed(count: int, kind: str) -> pl.DataFrame:
     """Manifest rows whose URI is the number of their object, each a record of its own."""
     names = [f"{number:06d}" for number in range(count)]
-    same = {"cohort": "bench", "license": "none", "access_tier": "registered", "attributes": "{}"}
+    tier = "open" if kind == "runs" else "registered"
+    same = {"cohort": "bench", "license": LICENSE, "access_tier": tier, "attributes": "{}"}
     return pl.DataFrame({"object_id": names, "record_ref": names, "subject_ref": names, "uri": names}).with_columns(
         **{name: pl.lit(value) for name, value in same.items()}
     )
@@ -87,7 +96,7 @@ def _seconds(pid: str) -> float:
 
 def measured(kind: str, rounds: int) -> dict[str, Any]:
     data, name = objects_of(kind), MODALITIES[kind]
-    form, rows = modality(name), listed(len(data))
+    form, rows = modality(name), listed(len(data), kind)
     size = max(1, min(form.piece_objects, len(data) // 8))
     gates = [threading.Event() for _ in range(rounds + 1)]  # the first lot warms up; while `one` is at work, `two` wait
     lots = [
