@@ -21,6 +21,8 @@ def environment() -> dict[str, str]:
 def deny_files() -> None:
     """From now on this process writes no file and leaves no core, even by a defect: what it holds are identifiers."""
     import resource
+    import tempfile
 
+    tempfile.gettempdir()  # libraries ask for it as they are loaded, and to find it Python writes a file
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))

@@ -72,7 +72,7 @@ class Notes:
     version = "notes-2"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"text": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute)
-    piece_objects = 0
+    piece_objects = 64
     payload_media_type = "text/plain"  # the clean text in UTF-8
 
     def records(

@@ -35,7 +35,7 @@ class Sequencing:
     version = "sequencing-1"
     deid_profile = "reads-not-kept-1"
     input_versions: dict[str, str] = {"kmer": "kmer-21-16-1024-1"}  # noqa: RUF012  (the protocol's attribute is a dict)
-    piece_objects = 0
+    piece_objects = 12
 
     def records(
         self, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms

@@ -38,7 +38,7 @@ class VolumeModality(OneObject):
     version = "volume-3"
     deid_profile = PROFILE
     input_versions: dict[str, str] = {"image": INPUT_VERSION}  # noqa: RUF012  (the protocol's attribute is a dict)
-    piece_objects = 0
+    piece_objects = 8
     payload_media_type = "application/gzip"
     kind = "volume"
 
