@@ -23,6 +23,10 @@ from pydantic_core import from_json
 
 Read = Callable[[Request], Any]
 _REQUEST = "request"
+_ANSWERING = tuple(
+    f"response_model_{name}"
+    for name in ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
+)
 
 
 def lean(route: APIRoute, reads: Mapping[Callable[..., Any], Read]) -> APIRoute:
@@ -34,6 +38,7 @@ def lean(route: APIRoute, reads: Mapping[Callable[..., Any], Read]) -> APIRoute:
         response_model=route.response_model,
         status_code=route.status_code,
         response_class=route.response_class,
+        **{name: getattr(route, name) for name in _ANSWERING},
     )
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from medvec_assets.catalog.spec import SYNTHETIC
 from medvec_assets.json_columns import with_mark
 from medvec_assets.lineage_audit.findings import Ledger
-from medvec_assets.modalities import RECORD_FRAME, PayloadModality, modality
+from medvec_assets.modalities import RECORD_FRAME, make_records, modality
 from medvec_assets.query.rows import one_of
 from medvec_assets.stages import encoding
 from medvec_assets.stages import records as records_stage
@@ -59,11 +59,9 @@ def partition(
 
 def _records(ctx: Context, aim: Target, name: str, objects: pl.DataFrame) -> pl.DataFrame:
     read = records_stage.reader(ctx, aim.spec, name)
-    form, keys = modality(aim.spec.modality), ctx.pseudonyms(aim.spec)
-    if isinstance(form, PayloadModality):  # nothing is landed: a payload's name tells whether its bytes are the same
-        made, _ = form.records(objects, read, keys, Payloads(ctx.lake.root, aim.spec.id).uri_of)
-    else:
-        made, _ = form.records(objects, read, keys)
+    # Nothing is landed: a payload's name tells whether its bytes are the same.
+    name_of = Payloads(ctx.lake.root, aim.spec.id).uri_of
+    made, _ = make_records(modality(aim.spec.modality), objects, read, ctx.pseudonyms(aim.spec), name_of)
     if ctx.is_synthetic(aim.spec):
         made = made.with_columns(with_mark(made["attributes"], SYNTHETIC))
     return made.select([pl.col(column).cast(kind) for column, kind in RECORD_FRAME.items()])

@@ -103,6 +103,15 @@ def of_study(study: str | None, pseudonyms: Pseudonyms) -> dict[str, str]:
     return {STUDY: pseudonyms.of("study", study)} if study else {}
 
 
+def make_records(
+    form: Modality, objects: pl.DataFrame, read: ReadObject, pseudonyms: Pseudonyms, land: LandPayload
+) -> tuple[pl.DataFrame, list[Rejected]]:
+    """What `form.records` gives, with `land` where it has payloads."""
+    if isinstance(form, PayloadModality):
+        return form.records(objects, read, pseudonyms, land)
+    return form.records(objects, read, pseudonyms)
+
+
 @cache
 def modality(name: str) -> Modality:
     """The modality called `name` in a spec, a module here."""

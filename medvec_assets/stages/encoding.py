@@ -124,7 +124,8 @@ def _preparing(
     """Threads, how many, and what each does: asking a process of its own where `total` records are worth its start, since
     what decoders do in Python a process does one at a time."""
     form, space = modality(aim.spec.modality), aim.space
-    count = worth_starting(form, total, workers, PIECES_EACH)
+    is_decoded = aim.card.input_kind != "text"  # a text is made of its record: sending it costs more
+    count = worth_starting(form, total, workers, PIECES_EACH) if is_decoded else 0
     if count > 1:
         pool = ThreadPoolExecutor(count, "decode")
         with pool, Processes(aim.spec.modality, count, niceness=LEAST_PRIORITY) as processes:

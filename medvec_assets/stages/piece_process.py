@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from medvec_assets.modalities import PayloadModality, modality
+from medvec_assets.modalities import make_records, modality
 from resources.child_process import deny_files
 from resources.encoders.runtime import keep_memory
 from resources.errors import ObjectRejected
@@ -38,10 +38,9 @@ def main() -> None:
 
 def serve(pipe: Connection[Any, Any]) -> None:
     name, pseudonyms = pipe.recv()
-    form, read = modality(name), partial(_read, pipe)
-    lands = {"land": partial(_land, pipe)} if isinstance(form, PayloadModality) else {}
+    form, read, land = modality(name), partial(_read, pipe), partial(_land, pipe)
     makes: dict[str, Callable[..., Any]] = {
-        "records": lambda piece: form.records(piece, read, pseudonyms, **lands),
+        "records": lambda piece: make_records(form, piece, read, pseudonyms, land),
         "inputs": lambda records, space: form.model_inputs(records, space, read),
     }
     while True:

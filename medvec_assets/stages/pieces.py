@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import polars as pl
 
 from medvec_assets.deid.pseudonyms import Pseudonyms
-from medvec_assets.modalities import LandPayload, Modality, PayloadModality, ReadObject, modality
+from medvec_assets.modalities import LandPayload, Modality, ReadObject, make_records, modality
 from medvec_assets.stages.processes import Made, Processes
 
 BULK_OBJECTS = 4_096  # per call of a modality that has no pieces
@@ -57,10 +57,7 @@ def records(
         yield from side_by_side(name, pieces, read, pseudonyms, land, count)
         return
     for piece in pieces:
-        if isinstance(form, PayloadModality):
-            yield piece, form.records(piece, read, pseudonyms, land)
-        else:
-            yield piece, form.records(piece, read, pseudonyms)
+        yield piece, make_records(form, piece, read, pseudonyms, land)
 
 
 def side_by_side(

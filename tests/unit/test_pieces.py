@@ -14,7 +14,7 @@ from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -118,15 +118,18 @@ def test_processes_make_the_model_inputs_that_threads_make(children: list[subpro
     silver = silver.with_columns(pl.Series("object_uris", objects_of))
     first, second = objects_of[0][0], objects_of[1][0]
     contents[first] = contents[second]
-    read, aim = reader(contents), cast(Any, SimpleNamespace(spec=dataset("aimi_chest_xray"), space="image"))
+    read, spec = reader(contents), dataset("aimi_chest_xray")
 
-    def inputs(total: int) -> list[Any]:
+    def inputs(total: int, kind: str = "image") -> list[Any]:
+        aim: Any = SimpleNamespace(spec=spec, space="image", card=SimpleNamespace(input_kind=kind))
         with encoding._preparing(aim, read, total, 2) as (pool, _, prepare):
             assert all(os.getpriority(os.PRIO_PROCESS, one.pid) == encoding.LEAST_PRIORITY for one in children)
             return [item for part in pool.map(prepare, silver.iter_slices(5)) for item in part]
 
     enough = 2 * encoding.PIECES_EACH * form.piece_objects
-    by_threads, by_processes = inputs(enough - 1), inputs(enough)
+    by_threads = inputs(enough - 1)
+    assert len(inputs(enough, "text")) == len(by_threads) and not children, "a text is made where its record is"
+    by_processes = inputs(enough)
     assert len(children) == 2 and all(child.returncode == -signal.SIGKILL for child in children)
     assert by_threads[0] == by_processes[0] and by_processes[0].code == "payload_changed"
     np.testing.assert_array_equal(by_processes[1:], by_threads[1:])

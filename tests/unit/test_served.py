@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from api.auth import Permission
 from api.served import Arriving, lean
@@ -54,6 +56,17 @@ def test_a_route_gets_its_values_and_blocks_only_a_thread(endpoint: Callable[...
     with TestClient(app, base_url="http://here") as client:
         assert client.get("/a?number=3").json() == ["a", "here", 3, 6, in_thread]
         assert client.get("/a?number=x").status_code == 422
+
+
+class Told(BaseModel):
+    name: str = "a"
+    nothing: str | None = None
+
+
+def test_a_route_answers_as_it_was_described() -> None:
+    described = APIRoute("/a", Told, response_model=Told, response_model_exclude_none=True, status_code=201)
+    run = lean(described, {})
+    assert (run.response_model_exclude_none, run.response_model, run.status_code) == (True, Told, 201)
 
 
 def test_a_permission_lets_nobody_in_whom_another_one_checked() -> None:
